@@ -1,0 +1,28 @@
+"""Footage in and out: probing, frame-exact reading, lossless segments, and the encoded result.
+
+Start at ``source.py`` (reading) and ``encode.py`` (writing). What one would get wrong: frame numbers are positions
+among the frames that are shown, not timestamps times a rate; only that stays true for variable frame rate, edit lists
+and gaps.
+"""
+
+from ml_common.media.audio import AudioSamples
+from ml_common.media.encode import EncodeSettings, encode_video
+from ml_common.media.errors import MediaError
+from ml_common.media.info import AudioInfo, ClipInfo, ColorTags
+from ml_common.media.segment import SegmentWriter, read_segment
+from ml_common.media.source import FrameSource, open_source, probe
+
+__all__ = [
+    "AudioInfo",
+    "AudioSamples",
+    "ClipInfo",
+    "ColorTags",
+    "EncodeSettings",
+    "FrameSource",
+    "MediaError",
+    "SegmentWriter",
+    "encode_video",
+    "open_source",
+    "probe",
+    "read_segment",
+]

@@ -1,0 +1,1 @@
+"""Training of swap models: what to draw, how to step, when to save. Arrays and tensors only."""

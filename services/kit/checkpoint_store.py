@@ -1,0 +1,124 @@
+"""Checkpoints of training runs in the store; written by training, read by training and merging.
+
+    <run>/checkpoints/00000007/<file>          weights, optimizer, state
+    <run>/checkpoints/00000007/manifest.json   put-once and last: whoever finds it knows that the checkpoint is whole
+
+The number counts saves, not iterations: going back to an old checkpoint and training on makes newer ones, and the highest number is
+always the one in force. Files are verified against the manifest when fetched.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from services.kit.errors import AlreadyExists, Corrupt, NotFound
+from services.kit.operations.plan import canonical_json
+from services.kit.storage import ObjectInfo, ObjectStore
+
+_MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointInfo:
+    """A published checkpoint. ``name`` is `projects/p/runs/r/checkpoints/00000007`; ``files`` maps file names to SHA-256."""
+
+    name: str
+    iteration: int
+    losses: dict[str, float]
+    files: dict[str, str]
+    create_time_s: float
+    manifest: ObjectInfo
+
+    @property
+    def number(self) -> int:
+        """Which save of its run."""
+        return int(self.name.rpartition("/")[2])
+
+
+class CheckpointStore:
+    """Publishes, lists and fetches checkpoints."""
+
+    def __init__(self, store: ObjectStore) -> None:
+        self._store = store
+
+    def publish(self, run: str, directory: Path, *, iteration: int, losses: Mapping[str, float]) -> CheckpointInfo:
+        """Stores the files of ``directory`` as the run's next checkpoint. On return it is safe; before, nobody sees it."""
+        newest = self.newest(run)
+        number = newest.number + 1 if newest else 1
+        while True:
+            name = f"{run}/checkpoints/{number:08d}"
+            files = {
+                path.name: self._store.put(f"{name}/{path.name}", path).sha256 or ""
+                for path in sorted(directory.iterdir())
+            }
+            body = {
+                "schema": 1,
+                "iteration": iteration,
+                "losses": dict(losses),
+                "files": files,
+                "create_time_s": time.time(),
+            }
+            try:
+                self._store.put(
+                    f"{name}/{_MANIFEST}", canonical_json(body), media_type="application/json", if_absent=True
+                )
+                return self.get(name)
+            except AlreadyExists:
+                number += 1  # a driver that lost its lease was still saving; its checkpoint stays
+
+    def get(self, name: str) -> CheckpointInfo:
+        """A checkpoint by name; NotFound when there is none, Corrupt when its manifest is not one."""
+        key = f"{name}/{_MANIFEST}"
+        try:
+            body = json.loads(self._store.get(key))
+            return CheckpointInfo(
+                name,
+                int(body["iteration"]),
+                body["losses"],
+                body["files"],
+                float(body["create_time_s"]),
+                self._store.stat(key),
+            )
+        except (ValueError, KeyError, TypeError) as error:
+            raise Corrupt(
+                f"the manifest of {name} cannot be read: {error}", metadata={"uri": self._store.uri(key)}
+            ) from error
+
+    def newest(self, run: str) -> CheckpointInfo | None:
+        """The newest checkpoint whose manifest can be read; None when there is none."""
+        return next(self.newest_first(run), None)
+
+    def newest_first(self, run: str) -> Iterator[CheckpointInfo]:
+        """Checkpoints of a run, newest first; unfinished and unreadable ones are passed over."""
+        prefix = f"{run}/checkpoints/"
+        names: list[str] = []
+        after = ""
+        while True:
+            page = self._store.list(prefix, after=after, delimiter="/")
+            names += [found.rstrip("/") for found in page.prefixes]
+            if not page.next_after:
+                break
+            after = page.next_after
+        for name in reversed(names):
+            try:
+                yield self.get(name)
+            except (NotFound, Corrupt):
+                continue
+
+    def fetch(self, checkpoint: CheckpointInfo, directory: Path) -> Path:
+        """Copies the files into ``directory`` (made if absent); Corrupt names the file that is not what the manifest says."""
+        directory.mkdir(parents=True, exist_ok=True)
+        for file, sha256 in checkpoint.files.items():
+            key = f"{checkpoint.name}/{file}"
+            data = self._store.get(key)
+            if self._store.stat(key).sha256 != sha256:
+                raise Corrupt(
+                    f"{file} of {checkpoint.name} is not the one its manifest names",
+                    metadata={"uri": self._store.uri(key)},
+                )
+            (directory / file).write_bytes(data)
+        return directory

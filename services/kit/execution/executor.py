@@ -1,0 +1,142 @@
+"""The Executor port, the environment of a worker, and the inline executor."""
+
+from __future__ import annotations
+
+import tempfile
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from services.kit.config import Settings
+from services.kit.errors import UnderstudyError
+from services.kit.operations.chunk import run_chunk
+from services.kit.operations.plan import Chunk, ChunkManifest, Plan
+from services.kit.operations.stage import Stage, WorkerEnv, load_stage
+from services.kit.records import Records
+from services.kit.storage import ObjectStore, open_store
+
+
+class Executor(Protocol):
+    """Runs chunks somewhere and answers interactive calls from warm workers."""
+
+    name: str
+
+    def run_chunks(
+        self,
+        plan: Plan,
+        chunks: Sequence[Chunk],
+        *,
+        on_done: Callable[[ChunkManifest], None],
+        on_progress: Callable[[int, int], None],
+        on_retry: Callable[[int, str], None],
+        check: Callable[[], None],
+    ) -> None:
+        """Runs ``chunks`` in any order; returns when all have manifests.
+
+        ``check`` is called a few times a second and ends the work by raising. An UnderstudyError of a chunk is raised at once; other
+        failures of a chunk are tried again (``on_retry``) and then raised. Callbacks come from the calling thread.
+        """
+        ...
+
+    def ask(self, stage_path: str, question: dict[str, Any]) -> dict[str, Any]:
+        """One interactive call on a warm worker of a stage."""
+        ...
+
+    def close(self) -> None:
+        """Lets workers go."""
+        ...
+
+
+def open_settings_store(settings: Settings) -> ObjectStore:
+    """The store that the settings name."""
+    store = settings.store
+    if store.kind == "folder":
+        return open_store("folder", root=store.root)
+    return open_store(
+        "s3",
+        endpoint=store.endpoint,
+        bucket=store.bucket,
+        access_key=store.access_key,
+        secret_key=store.secret_key.get_secret_value(),
+        region=store.region,
+        secure=store.secure,
+        prefix=store.prefix,
+        cache_dir=store.cache_dir,
+        cache_bytes=store.cache_bytes,
+    )
+
+
+def worker_env(settings: Settings, store: ObjectStore, device: str) -> WorkerEnv:
+    """The environment of one worker process."""
+    scratch = Path(tempfile.mkdtemp(prefix="understudy-worker-"))
+    return WorkerEnv(
+        store=store, records=Records(store), weights_dir=settings.weights_dir, device=device, scratch_dir=scratch
+    )
+
+
+class InlineExecutor:
+    """Everything in the calling thread, one chunk after another. For tests and for a debugger; it loads torch into the server."""
+
+    name = "inline"
+
+    def __init__(self, env: WorkerEnv, attempts: int = 1) -> None:
+        self._env = env
+        self._attempts = attempts
+        self._stages: dict[str, Stage] = {}
+        self._lock = threading.Lock()
+
+    def run_chunks(
+        self,
+        plan: Plan,
+        chunks: Sequence[Chunk],
+        *,
+        on_done: Callable[[ChunkManifest], None],
+        on_progress: Callable[[int, int], None],
+        on_retry: Callable[[int, str], None],
+        check: Callable[[], None],
+    ) -> None:
+        """See Executor."""
+        stage = self._stage(plan.stage)
+        for chunk in chunks:
+
+            def report(units: int, index: int = chunk.index) -> None:
+                on_progress(index, units)
+                check()
+
+            check()
+            on_done(self._tried(stage, plan, chunk, report, on_retry))
+
+    def ask(self, stage_path: str, question: dict[str, Any]) -> dict[str, Any]:
+        """See Executor."""
+        return self._stage(stage_path).answer(self._env, question)
+
+    def close(self) -> None:
+        """Nothing to let go."""
+
+    def _tried(
+        self,
+        stage: Stage,
+        plan: Plan,
+        chunk: Chunk,
+        report: Callable[[int], None],
+        on_retry: Callable[[int, str], None],
+    ) -> ChunkManifest:
+        for attempt in range(1, self._attempts + 1):
+            try:
+                return run_chunk(self._env, stage, plan, chunk, report)
+            except UnderstudyError:
+                raise
+            except Exception as error:
+                if attempt == self._attempts or isinstance(error, KeyboardInterrupt):
+                    raise
+                on_retry(chunk.index, f"{type(error).__name__}: {error}")
+        raise AssertionError("the loop returns or raises")
+
+    def _stage(self, path: str) -> Stage:
+        with self._lock:
+            if path not in self._stages:
+                stage = load_stage(path)
+                stage.setup(self._env)
+                self._stages[path] = stage
+            return self._stages[path]

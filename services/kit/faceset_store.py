@@ -1,0 +1,175 @@
+"""Facesets in the store: the record `projects/p/facesets/f`, its revisions, its faces. Used by every service that reads or makes one.
+
+    <faceset>/faces/<face_id>.jpg      the aligned picture, immutable
+    <faceset>/faces/<face_id>.json     its sidecar (FaceRecord), put-once
+    <faceset>/revisions/00000001.parquet   which faces, in which order, with which flags, put-once
+    <faceset>/revisions/00000001.json      what made that revision, put-once; written after the table
+
+A revision is made by creating the next number if it is absent. Whoever loses that race has worked from an old state and gets
+Conflict. The record only points at the revision in force, so a crash between the two leaves a revision that nobody sees yet and that
+the same call finds again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from ml_common.facesets import FaceRecord, RevisionTable, read_revision, write_revision
+from services.kit.errors import AlreadyExists, Conflict, Corrupt, NotFound
+from services.kit.operations.plan import canonical_json
+from services.kit.records import Record, Records
+from services.kit.storage import ObjectStore
+
+
+def image_key(faceset: str, face_id: str) -> str:
+    """Object key of a face's picture."""
+    return f"{faceset}/faces/{face_id}.jpg"
+
+
+def record_key(faceset: str, face_id: str) -> str:
+    """Object key of a face's sidecar."""
+    return f"{faceset}/faces/{face_id}.json"
+
+
+class FacesetStore:
+    """Reads facesets and adds revisions to them."""
+
+    def __init__(self, store: ObjectStore, records: Records) -> None:
+        self._store = store
+        self._records = records
+
+    def get(self, faceset: str) -> Record:
+        """The faceset's record; NotFound when there is none."""
+        return self._records.get(faceset)
+
+    def page(self, project: str, *, after: str, limit: int) -> tuple[list[Record], str]:
+        """Facesets of a project by name."""
+        return self._records.list(f"{project}/facesets", after=after, limit=limit, nested=False)
+
+    def exists(self, faceset: str) -> bool:
+        """Whether there is such a faceset."""
+        try:
+            self._records.get(faceset)
+        except NotFound:
+            return False
+        return True
+
+    def create(
+        self, faceset: str, body: dict[str, Any], table: RevisionTable, *, method: str, summary: str, actor: str
+    ) -> Record:
+        """Makes a faceset with its first revision. Creating the same faceset again (same `actionKey` in the body) returns it."""
+        self._put_revision(faceset, 1, table, parent=0, method=method, summary=summary, actor=actor)
+        try:
+            return self._records.create(faceset, {**body, **_counts(table), "revision": "1"})
+        except AlreadyExists:
+            record = self._records.get(faceset)
+            if record.body.get("actionKey") != body.get("actionKey"):
+                raise AlreadyExists(
+                    f"{faceset} exists and was made differently: choose another faceset id, or delete it"
+                ) from None
+            return record
+
+    def add_revision(
+        self,
+        faceset: str,
+        table: RevisionTable,
+        *,
+        parent: int,
+        method: str,
+        summary: str,
+        actor: str,
+        etag: str | None = None,
+    ) -> Record:
+        """Makes a new state the one in force. Conflict when ``parent`` is not the revision in force any more."""
+        current = int(self.get(faceset).body["revision"])
+        if current != parent:
+            raise Conflict(f"{faceset} is at revision {current}, this change was made from {parent}: read it again")
+        number = parent + 1
+        self._put_revision(faceset, number, table, parent=parent, method=method, summary=summary, actor=actor)
+
+        def change(body: dict[str, Any]) -> dict[str, Any] | None:
+            if int(body["revision"]) >= number:
+                return None
+            return {**body, **_counts(table), "revision": str(number)}
+
+        return self._records.update(faceset, change, etag=etag)
+
+    def table(self, faceset: str, revision: int = 0) -> tuple[int, RevisionTable]:
+        """A revision's number and rows; 0 for the one in force."""
+        number = revision or int(self.get(faceset).body["revision"])
+        try:
+            data = self._store.get(_table_key(faceset, number))
+        except NotFound:
+            raise NotFound(f"{faceset} has no revision {number}") from None
+        try:
+            return number, read_revision(data)
+        except ValueError as error:
+            raise Corrupt(
+                f"revision {number} of {faceset}: {error}",
+                metadata={"uri": self._store.uri(_table_key(faceset, number))},
+            ) from error
+
+    def revision_facts(self, faceset: str, number: int) -> dict[str, Any]:
+        """What made a revision: canonical JSON of FacesetRevision."""
+        facts: dict[str, Any] = json.loads(self._store.get(_facts_key(faceset, number)))
+        return facts
+
+    def faces(self, faceset: str, record_keys: Sequence[str]) -> list[FaceRecord]:
+        """Sidecars by key, in order."""
+        return [self._read_face(faceset, key) for key in record_keys]
+
+    def _read_face(self, faceset: str, key: str) -> FaceRecord:
+        try:
+            return FaceRecord.from_json_bytes(self._store.get(key))
+        except ValueError as error:
+            raise Corrupt(
+                f"{key} of {faceset} is not a face record: {error}", metadata={"uri": self._store.uri(key)}
+            ) from error
+
+    def _put_revision(
+        self, faceset: str, number: int, table: RevisionTable, *, parent: int, method: str, summary: str, actor: str
+    ) -> None:
+        data = write_revision(table)
+        key = _table_key(faceset, number)
+        try:
+            info = self._store.put(key, data, media_type="application/vnd.apache.parquet", if_absent=True)
+        except AlreadyExists:
+            if self._store.get(key) != data:
+                raise Conflict(f"{faceset} got another revision {number} meanwhile: read it again") from None
+            info = self._store.stat(key)  # this very change, begun before a crash
+        facts = {
+            "name": f"{faceset}/revisions/{number}",
+            "number": str(number),
+            "parent": str(parent),
+            "method": method,
+            "summary": summary,
+            **_counts(table),
+            "manifest": {
+                "uri": self._store.uri(key),
+                "digest": {"sha256": info.sha256, "sizeBytes": str(info.size_bytes)},
+                "mediaType": info.media_type,
+            },
+            "actor": actor,
+            "createTime": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        }
+        with contextlib.suppress(AlreadyExists):  # written before a crash
+            self._store.put(
+                _facts_key(faceset, number), canonical_json(facts), media_type="application/json", if_absent=True
+            )
+
+
+def _counts(table: RevisionTable) -> dict[str, str]:
+    trashed = int(table.column("trashed").sum())
+    return {"faceCount": str(len(table) - trashed), "trashedCount": str(trashed)}
+
+
+def _table_key(faceset: str, number: int) -> str:
+    return f"{faceset}/revisions/{number:08d}.parquet"
+
+
+def _facts_key(faceset: str, number: int) -> str:
+    return f"{faceset}/revisions/{number:08d}.json"

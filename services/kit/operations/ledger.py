@@ -1,0 +1,288 @@
+"""Operation records: what was asked, where it stands, what came of it.
+
+One operation an action key: asking for equal work again joins the running operation, returns the finished one, or takes a failed one up
+again. The record's version is the sequence that watchers resume from, so there is no second log to keep in step. Who drives an
+operation holds its lease; a lease that ran out, or whose holder on this machine is dead, may be taken.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from services.kit.errors import AlreadyExists, InvalidInput, NotFound, UnderstudyError, WrongState
+from services.kit.operations.keys import plan_key
+from services.kit.operations.plan import Plan
+from services.kit.operations.stage import Response
+from services.kit.records import Record, Records
+from services.kit.storage import ObjectStore
+
+TERMINAL = frozenset({"SUCCEEDED", "PARTIALLY_SUCCEEDED", "FAILED", "CANCELLED"})
+ACTIVE_PREFIX = "active/operations/"
+LEASE_S = 30.0
+KEPT_LOG_LINES = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """One request for long work. ``kind`` begins the operation's id (`extract`); ``target`` is the resource it makes or changes."""
+
+    project: str
+    kind: str
+    method: str
+    target: str
+    plan: Plan
+    request_id: str
+    actor: str
+    labels: dict[str, str]
+    traceparent: str = ""
+
+
+class Ledger:
+    """Creates, reads and advances operation records."""
+
+    def __init__(self, store: ObjectStore, records: Records, clock: Callable[[], float] = time.time) -> None:
+        self._store = store
+        self._records = records
+        self._clock = clock
+        self._owner = f"{socket.gethostname()}:{os.getpid()}:{_process_start(os.getpid())}"
+
+    def submit(self, submission: Submission, *, is_intact: Callable[[], bool] = lambda: True) -> tuple[Record, bool]:
+        """Records the work, or finds it recorded. Returns the record and whether it was found done.
+
+        ``is_intact`` says whether the target of a finished operation still exists; if not, the work is done again (its chunks are
+        found, so that is quick). The same request_id with other work raises AlreadyExists REQUEST_ID_REUSED.
+        """
+        name = f"{submission.project}/operations/{submission.kind}-{submission.plan.action_key[:24]}"
+        self._claim_request_id(submission, name)
+        with contextlib.suppress(AlreadyExists):  # equal work was planned before; equal keys are equal plans
+            self._store.put(
+                plan_key(submission.plan.action_key),
+                submission.plan.to_bytes(),
+                media_type="application/json",
+                if_absent=True,
+            )
+        # The marker goes first: a crash between the two leaves a marker without a record, which the reconciler removes.
+        self._mark_active(name)
+        try:
+            return self._records.create(name, self._new_body(submission)), False
+        except AlreadyExists:
+            pass  # the same work was asked for before: join it
+        record = self._records.get(name)
+        state = record.body["state"]
+        if state in ("SUCCEEDED", "PARTIALLY_SUCCEEDED") and is_intact():
+            self._unmark_active(name)
+            return record, True
+        if state in TERMINAL:
+            record = self._records.update(
+                name, lambda body: _requeued(body, self._clock()) if body["state"] in TERMINAL else None
+            )
+        return record, False
+
+    def get(self, name: str) -> Record:
+        """NotFound when there is none."""
+        return self._records.get(name)
+
+    def page(self, project: str, *, after: str, limit: int) -> tuple[list[Record], str]:
+        """Operations of a project by name."""
+        return self._records.list(f"{project}/operations", after=after, limit=limit, nested=False)
+
+    def active(self) -> Iterator[str]:
+        """Names of operations that have not ended."""
+        after = ""
+        while True:
+            page = self._store.list(ACTIVE_PREFIX, after=after)
+            for info in page.objects:
+                yield info.key[len(ACTIVE_PREFIX) :].replace("=", "/")
+            if not page.next_after:
+                return
+            after = page.next_after
+
+    def claim(self, name: str) -> Record | None:
+        """Takes the lease of an operation that nobody drives; None when someone does or it has ended."""
+        try:
+            record = self._records.get(name)
+        except NotFound:
+            self._unmark_active(name)
+            return None
+        if record.body["state"] in TERMINAL:
+            self._unmark_active(name)
+            return None
+
+        def change(body: dict[str, Any]) -> dict[str, Any] | None:
+            if body["state"] in TERMINAL or not self._is_free(body.get("lease")):
+                return None
+            body["lease"] = self._lease()
+            body["attempt"] += 1
+            if body["state"] == "QUEUED":
+                body["state"] = "WAITING_FOR_RESOURCES"
+            return body
+
+        claimed = self._records.update(name, change)
+        mine = claimed.body.get("lease", {}).get("owner") == self._owner and claimed.version > record.version
+        return claimed if mine else None
+
+    def advance(self, name: str, change: Callable[[dict[str, Any]], None]) -> Record:
+        """Applies a driver's change and renews its lease. Raises WrongState when the lease was lost or the operation has ended."""
+
+        def guarded(body: dict[str, Any]) -> dict[str, Any]:
+            if body["state"] in TERMINAL or body.get("lease", {}).get("owner") != self._owner:
+                raise WrongState(f"{name} is not driven by this process any more")
+            change(body)
+            body["lease"] = self._lease()
+            body["update_time_s"] = self._clock()
+            return body
+
+        return self._records.update(name, guarded)
+
+    def succeed(
+        self, name: str, response: Response, failures: list[dict[str, str]], manifest: Mapping[str, Any]
+    ) -> None:
+        """Ends an operation well."""
+
+        def change(body: dict[str, Any]) -> None:
+            body["state"] = "PARTIALLY_SUCCEEDED" if failures else "SUCCEEDED"
+            body["response"] = {"message": response.message, "body": response.body}
+            body["failed_items"] = failures[:100]
+            body["manifest"] = dict(manifest)
+            self._end(body)
+
+        self.advance(name, change)
+        self._unmark_active(name)
+
+    def fail(self, name: str, error: UnderstudyError) -> None:
+        """Ends an operation badly."""
+
+        def change(body: dict[str, Any]) -> None:
+            body["state"] = "FAILED"
+            body["error"] = {
+                "code": error.code,
+                "reason": error.reason,
+                "message": error.message,
+                "metadata": error.metadata,
+            }
+            self._end(body)
+
+        self.advance(name, change)
+        self._unmark_active(name)
+
+    def cancelled(self, name: str) -> None:
+        """Ends an operation that someone asked to end."""
+
+        def change(body: dict[str, Any]) -> None:
+            body["state"] = "CANCELLED"
+            body["error"] = {
+                "code": "CANCELLED",
+                "reason": "CANCELLED",
+                "message": "the operation was cancelled",
+                "metadata": {},
+            }
+            self._end(body)
+
+        self.advance(name, change)
+        self._unmark_active(name)
+
+    def request_cancel(self, name: str) -> None:
+        """Asks the driver to stop; nothing happens to an operation that has ended."""
+        self._records.update(name, lambda body: None if body["state"] in TERMINAL else {**body, "state": "CANCELLING"})
+
+    def delete(self, name: str) -> None:
+        """Forgets an ended operation; its results stay."""
+        if self._records.get(name).body["state"] not in TERMINAL:
+            raise WrongState(f"{name} has not ended: cancel it first")
+        self._records.delete(name)
+
+    def _end(self, body: dict[str, Any]) -> None:
+        body["end_time_s"] = self._clock()
+        body.pop("eta_s", None)
+
+    def _new_body(self, submission: Submission) -> dict[str, Any]:
+        return {
+            "state": "QUEUED",
+            "method": submission.method,
+            "target": submission.target,
+            "action_key": submission.plan.action_key,
+            "unit": submission.plan.unit,
+            "total_units": submission.plan.total_units,
+            "done_units": 0,
+            "rate_per_s": 0.0,
+            "chunks_done": 0,
+            "chunks_total": len(submission.plan.chunks),
+            "create_time_s": self._clock(),
+            "attempt": 0,
+            "actor": submission.actor,
+            "labels": submission.labels,
+            "traceparent": submission.traceparent,
+            "log": [],
+        }
+
+    def _claim_request_id(self, submission: Submission, name: str) -> None:
+        if not submission.request_id:
+            return
+        key = f"{submission.project}/requests/{_checked_request_id(submission.request_id)}"
+        try:
+            self._store.put(key, name.encode(), media_type="text/plain", if_absent=True)
+        except AlreadyExists:
+            known = self._store.get(key).decode()
+            if known != name:
+                raise AlreadyExists(
+                    f"request_id {submission.request_id} was used for other work ({known}): use a new one",
+                    reason="REQUEST_ID_REUSED",
+                    metadata={"operation": known},
+                ) from None
+
+    def _mark_active(self, name: str) -> None:
+        self._store.put(ACTIVE_PREFIX + name.replace("/", "="), b"", media_type="text/plain")
+
+    def _unmark_active(self, name: str) -> None:
+        self._store.delete(ACTIVE_PREFIX + name.replace("/", "="))
+
+    def _lease(self) -> dict[str, Any]:
+        return {"owner": self._owner, "expires_s": self._clock() + LEASE_S}
+
+    def _is_free(self, lease: dict[str, Any] | None) -> bool:
+        if not lease or lease["expires_s"] < self._clock():
+            return True
+        host, pid, started = lease["owner"].rsplit(":", 2)
+        return bool(host == socket.gethostname() and _process_start(int(pid)) != started)
+
+
+def append_log(body: dict[str, Any], severity: str, text: str) -> None:
+    """Adds a line to an operation's log, numbered; only the newest are kept."""
+    lines = body["log"]
+    number = lines[-1]["number"] + 1 if lines else 1
+    lines.append({"number": number, "severity": severity, "text": text, "time_s": time.time()})
+    del lines[:-KEPT_LOG_LINES]
+
+
+def _requeued(body: dict[str, Any], now_s: float) -> dict[str, Any]:
+    for stale in ("response", "error", "manifest", "end_time_s", "failed_items", "lease"):
+        body.pop(stale, None)
+    body["state"] = "QUEUED"
+    body["update_time_s"] = now_s
+    return body
+
+
+def _checked_request_id(value: str) -> str:
+    if not (
+        8 <= len(value) <= 64
+        and all(character.isascii() and (character.isalnum() or character == "-") for character in value)
+    ):
+        raise InvalidInput(f"request_id {value!r} must be a UUID", fields={"request_id": "must be a UUID"})
+    return value
+
+
+def _process_start(pid: int) -> str:
+    """When a process of this machine began, in clock ticks; empty when there is none. Tells a reused pid from the one that held a lease."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except FileNotFoundError:
+        return "" if Path("/proc").is_dir() else "unknown"
+    fields = stat.rpartition(")")[2].split()
+    return "" if fields[0] == "Z" else fields[19]

@@ -1,0 +1,102 @@
+"""Finds recorded work that nobody drives, and drives it: after a submission, after a restart, after another server died.
+
+There is one way into work for all three, so the path that a crash takes is the path that every request takes.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Protocol
+
+from services.kit.errors import UnderstudyError
+from services.kit.metrics import Metrics
+
+_LOG = logging.getLogger(__name__)
+SCAN_EVERY_S = 5.0
+
+
+class Work(Protocol):
+    """A kind of recorded work (operations, training runs)."""
+
+    kind: str
+
+    def candidates(self) -> Iterator[str]:
+        """Names of work that has not ended."""
+        ...
+
+    def claim(self, name: str) -> bool:
+        """Takes the work if nobody drives it."""
+        ...
+
+    def drive(self, name: str, stopping: Callable[[], bool]) -> None:
+        """Takes claimed work to its end, or returns soon after ``stopping`` turns true."""
+        ...
+
+
+class Reconciler:
+    """Scans every few seconds, and at once when poked."""
+
+    def __init__(self, metrics: Metrics, *, parallel: int) -> None:
+        self._metrics = metrics
+        self._works: list[Work] = []
+        self._pool = ThreadPoolExecutor(parallel, thread_name_prefix="driver")
+        self._driven: set[tuple[str, str]] = set()
+        self._lock = threading.Lock()
+        self._wake = threading.Event()
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._loop, name="reconciler", daemon=True)
+
+    def add(self, work: Work) -> None:
+        """Before ``start``."""
+        self._works.append(work)
+
+    def start(self) -> None:
+        """Begins scanning."""
+        self._thread.start()
+
+    def poke(self) -> None:
+        """Something was submitted: look now."""
+        self._wake.set()
+
+    def stop(self) -> None:
+        """Stops scanning; drivers leave their work for the next process."""
+        self._stopping.set()
+        self._wake.set()
+        if self._thread.ident is not None:
+            self._thread.join()
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def _loop(self) -> None:
+        while not self._stopping.is_set():
+            self._wake.clear()
+            for work in self._works:
+                try:
+                    self._scan(work)
+                except UnderstudyError as error:
+                    _LOG.warning("cannot look for %s now: %s", work.kind, error)
+            self._wake.wait(SCAN_EVERY_S)
+
+    def _scan(self, work: Work) -> None:
+        for name in work.candidates():
+            key = (work.kind, name)
+            with self._lock:
+                if key in self._driven or self._stopping.is_set():
+                    continue
+                self._driven.add(key)
+            self._pool.submit(self._drive, work, name)
+
+    def _drive(self, work: Work, name: str) -> None:
+        gauge = self._metrics.operations.labels(kind=work.kind)
+        gauge.inc()
+        try:
+            if not self._stopping.is_set() and work.claim(name):
+                work.drive(name, self._stopping.is_set)
+        except Exception:  # noqa: BLE001  the edge of a thread: the lease runs out and the work is found again
+            _LOG.exception("driving %s %s failed", work.kind, name)
+        finally:
+            gauge.dec()
+            with self._lock:
+                self._driven.discard((work.kind, name))

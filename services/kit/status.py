@@ -1,0 +1,51 @@
+"""An UnderstudyError as gRPC status with details (AIP-193): always one ErrorInfo, and the detail types that belong to the code."""
+
+from __future__ import annotations
+
+import grpc
+from google.protobuf import any_pb2
+from google.protobuf.message import Message
+from google.rpc import code_pb2, error_details_pb2, status_pb2
+
+from services.kit.errors import DOMAIN, InvalidInput, MissingObject, UnderstudyError
+
+STATUS_DETAILS_KEY = "grpc-status-details-bin"
+
+
+def to_status(error: UnderstudyError, request_id: str) -> status_pb2.Status:
+    """The google.rpc.Status that a caller receives."""
+    info = error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=error.metadata)
+    details: list[Message] = [info, error_details_pb2.RequestInfo(request_id=request_id)]
+    if isinstance(error, InvalidInput) and error.fields:
+        details.append(
+            error_details_pb2.BadRequest(
+                field_violations=[
+                    error_details_pb2.BadRequest.FieldViolation(field=field, description=text)
+                    for field, text in error.fields.items()
+                ]
+            )
+        )
+    if isinstance(error, MissingObject):
+        details.append(
+            error_details_pb2.PreconditionFailure(
+                violations=[
+                    error_details_pb2.PreconditionFailure.Violation(
+                        type="MISSING", subject=error.metadata.get("uri", ""), description=error.message
+                    )
+                ]
+            )
+        )
+    return status_pb2.Status(
+        code=code_pb2.Code.Value(error.code), message=error.message, details=[_packed(detail) for detail in details]
+    )
+
+
+def grpc_code(error: UnderstudyError) -> grpc.StatusCode:
+    """The gRPC code of an error."""
+    return grpc.StatusCode[error.code]
+
+
+def _packed(message: Message) -> any_pb2.Any:
+    packed = any_pb2.Any()
+    packed.Pack(message)
+    return packed
