@@ -168,7 +168,9 @@ class Client:
                 timeout=_WAIT_POLL_S + 10,
             )
         if operation.HasField("error"):
-            raise from_status(operation.error)
+            error = from_status(operation.error)
+            error.work = operation.name
+            raise error
         operation.response.Unpack(response)
         return response
 

@@ -15,7 +15,8 @@ class UnderstudyError(Exception):
     """A refused or failed call, or an operation that failed.
 
     ``code`` is the gRPC code's name, ``reason`` a name of ErrorReason, ``fields`` maps request fields to what is wrong with them,
-    ``request_id`` finds the call in the server's log.
+    ``request_id`` finds the call in the server's log. ``work`` is set when it was not a call that failed but the long work it began: the
+    name of the operation or run.
     """
 
     def __init__(
@@ -27,6 +28,7 @@ class UnderstudyError(Exception):
         fields: dict[str, str] | None = None,
         metadata: dict[str, str] | None = None,
         request_id: str = "",
+        work: str = "",
     ) -> None:
         super().__init__(message)
         self.message = message
@@ -35,6 +37,7 @@ class UnderstudyError(Exception):
         self.fields = fields or {}
         self.metadata = metadata or {}
         self.request_id = request_id
+        self.work = work
 
     @property
     def retryable(self) -> bool:

@@ -12,8 +12,9 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import grpc
 
@@ -21,6 +22,7 @@ from understudy.client import Client, connect
 from understudy.errors import UnderstudyError
 
 READY_WITHIN_S = 60.0
+Starting = Callable[[], None]
 
 
 def default_workspace() -> Path:
@@ -28,41 +30,67 @@ def default_workspace() -> Path:
     return Path(os.environ.get("UNDERSTUDY_WORKSPACE", ".understudy"))
 
 
-def server_arguments(workspace: Path) -> list[str]:
+def workspace_settings(workspace: Path) -> dict[str, str]:
     """Settings that keep everything of a server inside a workspace."""
-    return [
-        "--set",
-        f"store.root={workspace / 'objects'}",
-        "--set",
-        f"server.token_file={workspace / 'token'}",
-        "--set",
-        f"store.cache_dir={workspace / 'cache'}",
-    ]
+    return {
+        "store.root": str(workspace / "objects"),
+        "store.cache_dir": str(workspace / "cache"),
+        "server.token_file": str(workspace / "token"),
+    }
+
+
+def ready_file(workspace: Path) -> Path:
+    """Where a server says that it serves a workspace."""
+    return workspace / "server.json"
 
 
 @contextlib.contextmanager
-def connected(workspace: Path) -> Iterator[Client]:
-    """A client of the workspace's server; starts one, for as long as the block lasts, when none runs."""
+def connected(workspace: Path, *, on_start: Starting = lambda: None) -> Iterator[Client]:
+    """A client of the workspace's server; starts one (after ``on_start``), for as long as the block lasts, when none runs."""
     workspace = workspace.resolve()
-    running = running_server(workspace)
-    if running:
-        with connect(running, token_file=workspace / "token") as client:
+    address = running_server(workspace)
+    if address:
+        with _client(workspace, address) as client:
             yield client
         return
+    on_start()
     process, address = start_server(workspace)
     try:
-        with connect(address, token_file=workspace / "token") as client:
+        with _client(workspace, address) as client:
             yield client
     finally:
         stop_server(process)
 
 
+def _client(workspace: Path, address: str) -> Client:
+    token_file = Path(_ready(workspace).get("token_file", workspace / "token"))
+    try:
+        return connect(address, token_file=token_file)
+    except PermissionError:
+        raise UnderstudyError(
+            f"{token_file} belongs to someone else: ask the owner of {workspace} for a token, or use another workspace",
+            code="PERMISSION_DENIED",
+            reason="DENIED",
+        ) from None
+
+
+def _ready(workspace: Path) -> dict[str, Any]:
+    """What the ready file says; empty when there is none."""
+    try:
+        ready = json.loads(ready_file(workspace).read_text())
+    except (FileNotFoundError, ValueError):
+        return {}
+    return ready if isinstance(ready, dict) else {}
+
+
 def running_server(workspace: Path) -> str | None:
     """Address of the server that serves a workspace now, or None."""
+    ready = _ready(workspace)
     try:
-        ready = json.loads((workspace / "server.json").read_text())
         os.kill(ready["pid"], 0)
-    except (FileNotFoundError, ProcessLookupError, PermissionError, ValueError, KeyError):
+    except PermissionError:
+        pass  # another person's server: the token decides
+    except (KeyError, ProcessLookupError):
         return None
     channel = grpc.insecure_channel(ready["address"])
     try:
@@ -78,8 +106,9 @@ def start_server(workspace: Path, *extra: str) -> tuple[subprocess.Popen[bytes],
     """Starts all services as a child process that ends when this process does. Returns it and its address."""
     workspace = workspace.resolve()
     workspace.mkdir(parents=True, exist_ok=True)
-    ready_file = workspace / "server.json"
-    ready_file.unlink(missing_ok=True)
+    ready = ready_file(workspace)
+    ready.unlink(missing_ok=True)
+    settings = [part for item in workspace_settings(workspace).items() for part in ("--set", "=".join(item))]
     log_path = workspace / "server.log"
     with log_path.open("ab") as log:
         process = subprocess.Popen(
@@ -87,15 +116,16 @@ def start_server(workspace: Path, *extra: str) -> tuple[subprocess.Popen[bytes],
                 sys.executable,
                 "-m",
                 "services",
-                *server_arguments(workspace),
+                *settings,
                 "--ready-file",
-                str(ready_file),
+                str(ready),
                 "--stop-with-stdin",
                 *extra,
             ],
             stdin=subprocess.PIPE,
             stdout=log,
             stderr=log,
+            start_new_session=True,  # Ctrl-C is for this process: it ends the server in order
         )
     end = time.monotonic() + READY_WITHIN_S
     while time.monotonic() < end:
@@ -106,8 +136,8 @@ def start_server(workspace: Path, *extra: str) -> tuple[subprocess.Popen[bytes],
                 code="UNAVAILABLE",
                 reason="UNAVAILABLE",
             )
-        if ready_file.exists():
-            return process, str(json.loads(ready_file.read_text())["address"])
+        if ready.exists():
+            return process, str(_ready(workspace)["address"])
         time.sleep(0.05)
     process.kill()
     raise UnderstudyError(

@@ -1,4 +1,7 @@
-"""Sending footage: a video as one object, a folder of pictures as objects and a manifest that lists them in order."""
+"""Sending footage: a video as one object, a folder of pictures as objects and a manifest that lists them in order.
+
+A clip is named after its file and its bytes unless the caller names it, so adding the same footage twice finds the first.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from pathlib import Path
 from understudy.client import Client
 from understudy.errors import UnderstudyError
 from understudy.transfer import upload
-from understudy.v1 import common_pb2
+from understudy.v1 import common_pb2, frame_service_pb2
 
 SEQUENCE_MEDIA_TYPE = "application/vnd.understudy.sequence+json"
 _PICTURES = {
@@ -21,6 +24,27 @@ _PICTURES = {
     ".tiff": "image/tiff",
 }
 _NUMBERED = re.compile(r"(\d+)(?=\.[^.]+$)")
+_PROBE_WITHIN_S = 600.0  # the server reads the whole file once to count its frames
+
+
+def add_clip(
+    client: Client, project: str, path: Path, *, clip_id: str = "", sequence_rate: common_pb2.Rational | None = None
+) -> frame_service_pb2.Clip:
+    """Sends footage and registers it with ``project`` (`projects/p`). ``sequence_rate`` is for folders of pictures; unset means 25."""
+    media = upload_media(client, project, path)
+    wished = frame_service_pb2.Clip(media=media, display_name=path.name)
+    if sequence_rate is not None:
+        wished.info.frame_rate.CopyFrom(sequence_rate)
+    request = frame_service_pb2.CreateClipRequest(
+        parent=project, clip_id=clip_id or f"{slug(path.stem)}-{media.digest.sha256[:8]}", clip=wished
+    )
+    clip: frame_service_pb2.Clip = client.frames.CreateClip(request, timeout=_PROBE_WITHIN_S)
+    return clip
+
+
+def slug(text: str) -> str:
+    """Text as part of a resource id."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:32].strip("-") or "clip"
 
 
 def upload_media(client: Client, project: str, path: Path) -> common_pb2.ObjectRef:

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -21,7 +20,7 @@ from google.protobuf.message import Message
 
 from understudy.client import Client
 from understudy.errors import UnderstudyError
-from understudy.media import upload_media
+from understudy.media import add_clip, slug
 from understudy.transfer import download
 from understudy.v1 import (
     face_service_pb2,
@@ -33,16 +32,15 @@ from understudy.v1 import (
 )
 
 STAGES = ("upload", "extract src", "extract dst", "train", "merge", "encode", "download")
-_ENDED = (
-    training_service_pb2.TrainingRun.STATE_COMPLETED,
-    training_service_pb2.TrainingRun.STATE_STOPPED,
-    training_service_pb2.TrainingRun.STATE_FAILED,
-)
+DEFAULT_ITERATIONS = 20_000  # for presets that would train for ever
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SwapOptions:
-    """What a person may choose. ``train_options`` override the preset's, ``merge`` and ``encode`` are settings as the API names them."""
+    """What a person may choose. ``train_options`` override the preset's, ``merge`` and ``encode`` are settings as the API names them.
+
+    ``iterations`` 0: as many as the preset says, or DEFAULT_ITERATIONS where it says none.
+    """
 
     preset: str = "quick96"
     iterations: int = 0
@@ -56,7 +54,10 @@ class SwapOptions:
 
 @dataclass(frozen=True, slots=True)
 class SwapEvent:
-    """Something to show. ``kind``: `begin`, `progress`, `log` or `end` of a stage; ``total`` is 0 where nobody knows it."""
+    """Something to show. ``kind``: `begin`, `progress`, `log` or `end` of a stage; ``total`` is 0 where nobody knows it.
+
+    ``rate_per_s`` counts units, ``samples_per_s`` faces seen by a training run; 0 until known.
+    """
 
     stage: str
     kind: Literal["begin", "progress", "log", "end"]
@@ -64,6 +65,7 @@ class SwapEvent:
     total: int = 0
     unit: str = ""
     rate_per_s: float = 0.0
+    samples_per_s: float = 0.0
     eta_s: float | None = None
     text: str = ""
     losses: dict[str, float] = field(default_factory=dict)
@@ -71,7 +73,7 @@ class SwapEvent:
 
 @dataclass(frozen=True, slots=True)
 class SwapResult:
-    """What came of it: names of everything made, counts, and seconds a stage."""
+    """What came of it: names of everything made, counts, and seconds a stage. ``failed_items``: by stage, how many frames or faces failed."""
 
     project: str
     src_faceset: str
@@ -86,6 +88,7 @@ class SwapResult:
     iterations: int
     losses: dict[str, float]
     seconds: dict[str, float]
+    failed_items: dict[str, int] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """For `--json`."""
@@ -109,12 +112,58 @@ def swap(
     return _Swap(client, options or SwapOptions(), on_event).run(src, dst, output)
 
 
+def operation_event(stage: str, event: operation_pb2.WatchOperationResponse) -> SwapEvent | None:
+    """What to show for an event of an operation; None for a heartbeat."""
+    kind = event.WhichOneof("event")
+    if kind == "log":
+        return SwapEvent(stage, "log", text=event.log.text)
+    if kind not in ("progress", "metadata"):
+        return None
+    progress = event.progress if kind == "progress" else event.metadata.progress
+    return SwapEvent(
+        stage,
+        "progress",
+        done=progress.done_units,
+        total=progress.total_units,
+        unit=progress.unit,
+        rate_per_s=progress.rate_per_s,
+        eta_s=progress.eta.ToMicroseconds() / 1e6 if progress.HasField("eta") else None,
+    )
+
+
+def run_event(
+    stage: str, event: training_service_pb2.WatchRunResponse, target_iteration: int = 0
+) -> SwapEvent | None:
+    """What to show for an event of a training run whose end is ``target_iteration`` (0: none); None for the others."""
+    kind = event.WhichOneof("event")
+    if kind == "report":
+        report = event.report
+        return SwapEvent(
+            stage,
+            "progress",
+            done=report.iteration,
+            total=target_iteration,
+            unit="iterations",
+            samples_per_s=report.samples_per_s,
+            eta_s=report.eta.ToMicroseconds() / 1e6 if report.HasField("eta") else None,
+            losses=dict(report.losses),
+        )
+    if kind == "checkpoint":
+        return SwapEvent(stage, "log", text=f"saved at iteration {event.checkpoint.iteration}")
+    if kind == "log":
+        return SwapEvent(stage, "log", text=event.log.text)
+    if kind == "run" and event.run.state == training_service_pb2.TrainingRun.STATE_PAUSED:
+        return SwapEvent(stage, "log", text="paused until someone resumes it")
+    return None
+
+
 class _Swap:
     def __init__(self, client: Client, options: SwapOptions, on_event: Callable[[SwapEvent], None]) -> None:
         self._client = client
         self._options = options
         self._on_event = on_event
         self._seconds: dict[str, float] = {}
+        self._failed_items: dict[str, int] = {}
 
     def run(self, src: Path, dst: Path, output: Path) -> SwapResult:
         if output.suffix.lower() != ".mp4":
@@ -124,6 +173,12 @@ class _Swap:
         for path in (src, dst):
             if not path.exists():
                 raise UnderstudyError(f"there is no file or folder {path}", code="INVALID_ARGUMENT", reason="NOT_FOUND")
+            if path.resolve() == output.resolve():
+                raise UnderstudyError(
+                    f"{output} is footage: give the film another name", code="INVALID_ARGUMENT", reason="INVALID_INPUT"
+                )
+        target_iteration = self._target_iteration()  # asked now: a wrong preset shall not cost an extraction first
+        self._check_preset()
         project = f"projects/{self._options.project or 'swap-' + _short(str(src.resolve()), str(dst.resolve()))}"
         started = time.monotonic()
         self._created(
@@ -135,7 +190,7 @@ class _Swap:
         )
         src_clip, dst_clip = self._upload(project, src, dst)
         src_faces, dst_faces = self._extract(src_clip, dst_clip)
-        run = self._train(project, src_faces.faceset, dst_faces.faceset)
+        run = self._train(project, src_faces.faceset, dst_faces.faceset, target_iteration)
         session, merged = self._merge(project, dst_clip, dst_faces.faceset, run)
         film = self._encode(session, merged)
         self._begin("download")
@@ -156,18 +211,26 @@ class _Swap:
             iterations=run.iteration,
             losses={name: round(value, 6) for name, value in run.losses.items()},
             seconds={name: round(value, 2) for name, value in self._seconds.items()},
+            failed_items=self._failed_items,
         )
+
+    def _check_preset(self) -> None:
+        """A wrong name is said now, not after the faces were extracted."""
+        presets = self._client.training.ListPresets(training_service_pb2.ListPresetsRequest()).presets
+        known = sorted(preset.name for preset in presets)
+        if self._options.preset not in known:
+            raise UnderstudyError(
+                f"there is no preset {self._options.preset!r}: use one of {', '.join(known)}",
+                code="INVALID_ARGUMENT",
+                reason="UNKNOWN_NAME",
+                fields={"preset": f"one of {', '.join(known)}"},
+            )
 
     def _upload(self, project: str, src: Path, dst: Path) -> tuple[frame_service_pb2.Clip, frame_service_pb2.Clip]:
         self._begin("upload")
         clips = []
         for path in (src, dst):
-            media = upload_media(self._client, project, path)
-            clip_id = f"{_slug(path.stem)}-{media.digest.sha256[:8]}"
-            wished = frame_service_pb2.Clip(media=media, display_name=path.name)
-            clip: frame_service_pb2.Clip = self._client.frames.CreateClip(
-                frame_service_pb2.CreateClipRequest(parent=project, clip_id=clip_id, clip=wished), timeout=600
-            )
+            clip = add_clip(self._client, project, path)
             self._log("upload", f"{path.name}: {_described(clip.info)}")
             clips.append(clip)
         self._end("upload")
@@ -190,7 +253,22 @@ class _Swap:
             responses.append(self._awaited(stage, operation, face_service_pb2.ExtractFacesetResponse()))
         return responses[0], responses[1]
 
-    def _train(self, project: str, src_faceset: str, dst_faceset: str) -> training_service_pb2.TrainingRun:
+    def _target_iteration(self) -> int:
+        """How long to train. Raises UnderstudyError for a preset or option that does not exist."""
+        listed = self._client.training.ListPresets(training_service_pb2.ListPresetsRequest()).presets
+        presets = {preset.name: dict(preset.options) for preset in listed}
+        name, asked = self._options.preset, self._options.train_options
+        if name not in presets:
+            raise _unknown("preset", name, presets)
+        for option in asked:
+            if option not in presets[name]:
+                raise _unknown("training option", option, presets[name])
+        own = presets[name].get("target_iteration", 0)
+        return int(self._options.iterations or asked.get("target_iteration", 0) or own or DEFAULT_ITERATIONS)
+
+    def _train(
+        self, project: str, src_faceset: str, dst_faceset: str, target_iteration: int
+    ) -> training_service_pb2.TrainingRun:
         self._begin("train")
         options = struct_pb2.Struct()
         options.update(self._options.train_options)
@@ -199,10 +277,10 @@ class _Swap:
             dst_faceset=dst_faceset,
             preset=self._options.preset,
             options=options,
-            target_iteration=self._options.iterations,
+            target_iteration=target_iteration,
             workers=self._options.workers,
         )
-        run_id = f"{_slug(self._options.preset)}-{_short(json_format.MessageToJson(wished, sort_keys=True))}"
+        run_id = f"{slug(self._options.preset)}-{_short(json_format.MessageToJson(wished, sort_keys=True))}"
         run: training_service_pb2.TrainingRun = self._client.training.CreateRun(
             training_service_pb2.CreateRunRequest(parent=project, run_id=run_id, run=wished)
         )
@@ -212,35 +290,23 @@ class _Swap:
             run = self._watch_run(run)
         if run.state != training_service_pb2.TrainingRun.STATE_COMPLETED:
             state = training_service_pb2.TrainingRun.State.Name(run.state).removeprefix("STATE_").lower()
+            stopped = run.state == training_service_pb2.TrainingRun.STATE_STOPPED
             raise UnderstudyError(
                 run.error_message or f"training was {state} before its target: the same command resumes it",
-                code="ABORTED",
-                reason=run.error_reason or "WRONG_STATE",
+                code="CANCELLED" if stopped else "ABORTED",
+                reason=run.error_reason or ("CANCELLED" if stopped else "WRONG_STATE"),
+                work=run.name,
             )
         self._end("train", f"{run.iteration} iterations")
         return run
 
     def _watch_run(self, run: training_service_pb2.TrainingRun) -> training_service_pb2.TrainingRun:
         for event in self._client.watch_run(run.name):
-            kind = event.WhichOneof("event")
-            if kind == "run":
+            if event.WhichOneof("event") == "run":
                 run = event.run
-            elif kind == "report":
-                report = event.report
-                self._on_event(
-                    SwapEvent(
-                        "train",
-                        "progress",
-                        done=report.iteration,
-                        total=run.target_iteration,
-                        unit="iterations",
-                        rate_per_s=report.samples_per_s,
-                        eta_s=report.eta.ToMicroseconds() / 1e6 if report.HasField("eta") else None,
-                        losses=dict(report.losses),
-                    )
-                )
-            elif kind == "checkpoint":
-                self._log("train", f"saved at iteration {event.checkpoint.iteration}")
+            shown = run_event("train", event, run.target_iteration)
+            if shown:
+                self._on_event(shown)
         latest: training_service_pb2.TrainingRun = self._client.training.GetRun(
             training_service_pb2.GetRunRequest(name=run.name)
         )
@@ -278,7 +344,9 @@ class _Swap:
         """Shows an operation's events until it ends, and unpacks its response."""
         self._begin(stage)
         for event in () if operation.done else self._client.watch(operation.name):
-            self._show(stage, event)
+            shown = operation_event(stage, event)
+            if shown:
+                self._on_event(shown)
         operation = self._client.operations.GetOperation(operations_pb2.GetOperationRequest(name=operation.name))
         result = self._client.result(operation, response)
         metadata = operation_pb2.OperationMetadata()
@@ -286,26 +354,10 @@ class _Swap:
         if metadata.HasField("start_time") and metadata.HasField("end_time"):
             worked = (metadata.end_time.ToMicroseconds() - metadata.create_time.ToMicroseconds()) / 1e6
             self._seconds[stage] = worked  # stages that run side by side each count their own time
+        if metadata.failed_items:
+            self._failed_items[stage] = len(metadata.failed_items)
         self._end(stage, f"{metadata.progress.done_units} {metadata.progress.unit}")
         return result
-
-    def _show(self, stage: str, event: operation_pb2.WatchOperationResponse) -> None:
-        kind = event.WhichOneof("event")
-        if kind == "log":
-            self._log(stage, event.log.text)
-        elif kind in ("progress", "metadata"):
-            progress = event.progress if kind == "progress" else event.metadata.progress
-            self._on_event(
-                SwapEvent(
-                    stage,
-                    "progress",
-                    done=progress.done_units,
-                    total=progress.total_units,
-                    unit=progress.unit,
-                    rate_per_s=progress.rate_per_s,
-                    eta_s=progress.eta.ToMicroseconds() / 1e6 if progress.HasField("eta") else None,
-                )
-            )
 
     def _created(self, create: Callable[[Any], Any], request: Message, get: Callable[[], Any]) -> Any:
         try:
@@ -332,9 +384,12 @@ def _short(*parts: str) -> str:
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:8]
 
 
-def _slug(text: str) -> str:
-    """Text as part of a resource id."""
-    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:32].strip("-") or "clip"
+def _unknown(kind: str, name: str, known: Iterable[str]) -> UnderstudyError:
+    return UnderstudyError(
+        f"there is no {kind} {name!r}: use one of {', '.join(sorted(known))}",
+        code="INVALID_ARGUMENT",
+        reason="UNKNOWN_NAME",
+    )
 
 
 def _described(info: frame_service_pb2.MediaInfo) -> str:

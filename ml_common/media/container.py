@@ -45,6 +45,8 @@ def open_input(path: Path) -> InputContainer:
             container_options={"format_whitelist": _FORMATS, "protocol_whitelist": "file"},
             metadata_errors="replace",
         )
+    except PermissionError:
+        raise
     except av.error.FFmpegError as error:
         size_bytes = path.stat().st_size
         if size_bytes and is_cut_short(path):

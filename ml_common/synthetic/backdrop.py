@@ -24,7 +24,7 @@ _WALLS_BGR: Final = ((120, 104, 88), (92, 110, 104), (96, 98, 126), (128, 122, 1
 _CLOTHS_BGR: Final = ((96, 72, 52), (60, 84, 58), (66, 58, 104), (70, 70, 74), (118, 108, 92), (52, 74, 104))
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=4)
 def wall(seed: int, width: int, height: int) -> Bytes:
     """`wall_bgr_HW3` uint8, read-only: a lit wall with pictures out of focus and a fine plaster."""
     noise = np.random.default_rng([seed, 11])
@@ -40,7 +40,9 @@ def wall(seed: int, width: int, height: int) -> Bytes:
         tone = base * noise.uniform(0.45, 1.5) + noise.uniform(-30, 30, 3)
         panel = _soft_box(x, left, left + size_x) * _soft_box(y, top, top + size_y)
         picture += (tone.astype(np.float32) - picture) * (0.75 * panel)[..., None]
-    plaster = cv2.resize(noise.standard_normal((45, 80)).astype(np.float32), (width, height), interpolation=cv2.INTER_CUBIC)
+    plaster = cv2.resize(
+        noise.standard_normal((45, 80)).astype(np.float32), (width, height), interpolation=cv2.INTER_CUBIC
+    )
     grain = cv2.GaussianBlur(noise.standard_normal((height, width)).astype(np.float32), (0, 0), 0.8)
     picture += (2.5 * plaster + 4.0 * grain)[..., None]
     result = np.asarray(np.round(np.clip(picture, 0, 255)), dtype=np.uint8)
@@ -94,7 +96,7 @@ def _shoulder_line(x: Array32) -> Array32:
     """Height of the outline over x, millimetres in head axes of an upright head; y grows downward."""
     reach = np.abs(x)
     slope = 98.0 + 58.0 * (1.0 - np.exp(-np.maximum(reach - 45.0, 0.0) / 110.0))
-    drop = np.square(np.maximum(reach - 165.0, 0.0)) / 22.0
+    drop = np.square(np.maximum(reach - 185.0, 0.0)) / 22.0
     line: Array32 = (slope + drop).astype(np.float32)
     return line
 

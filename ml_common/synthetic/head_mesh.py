@@ -89,7 +89,6 @@ class HeadMesh:
     skin_azimuth_C: Array
     skin_elevation_RC: Array  # with the lids closed
     hair_RC: Array  # of the skin grid: positive under hair, negative on bare skin, in degrees from the hairline
-    eye_centers_2x3: Array  # image-left eye first
 
 
 def expression_coefficients(expression: Expression) -> Array32:
@@ -133,12 +132,14 @@ def head_mesh(who: Identity) -> HeadMesh:
     deltas[3] = surface.point(azimuth_RC, raised) - skin
     half_closed = surface.point(azimuth_RC, (opened + closed) / 2.0) - skin
     shut = surface.point(azimuth_RC, closed) - skin
-    for first, side in ((4, azimuth < 0), (6, azimuth > 0)):
-        deltas[first] = shut * side[:, None]
-        deltas[first + 1] = 4.0 * (half_closed - shut / 2.0) * side[:, None]  # the lid follows the eye, not the chord
+    for first, half in ((4, azimuth < 0), (6, azimuth > 0)):
+        deltas[first] = shut * half[:, None]
+        deltas[first + 1] = 4.0 * (half_closed - shut / 2.0) * half[:, None]  # the lid follows the eye, not the chord
 
     hair = _hair_extent(who.hair_style, azimuth_RC, closed)
-    with_hair = skin + direction(azimuth_RC, opened) * _hair_thickness(who, surface, azimuth_RC, closed, hair)[..., None]
+    with_hair = (
+        skin + direction(azimuth_RC, opened) * _hair_thickness(who, surface, azimuth_RC, closed, hair)[..., None]
+    )
     grid = _landmark_grid(surface, azimuth, opened, lid_row, lip_row)
 
     builder = _AtlasBuilder(width=columns)
@@ -151,10 +152,16 @@ def head_mesh(who: Identity) -> HeadMesh:
     if who.hair_style != "bob":
         for name, side in (("ear_right", -1.0), ("ear_left", 1.0)):
             _add_ear(builder, name, surface, side)
-    eye_centers = np.stack(
-        [_add_eye(builder, name, surface, side) for name, side in (("eye_right", -1.0), ("eye_left", 1.0))]
-    )
-    return builder.mesh(
+    for name, side in (("eye_right", -1.0), ("eye_left", 1.0)):
+        _add_eye(builder, name, surface, side)
+    atlas = builder.joined()
+    return HeadMesh(
+        patches=atlas.patches,
+        atlas_shape=atlas.shape,
+        rest_RC3=atlas.rest_RC3,
+        expression_K_RC3=atlas.expression_K_RC3,
+        triangles_T3=atlas.triangles_T3,
+        occlusion_RC=atlas.occlusion_RC,
         neck_share_R=neck_share,
         lid_row=lid_row,
         lip_row=lip_row,
@@ -167,7 +174,6 @@ def head_mesh(who: Identity) -> HeadMesh:
         skin_azimuth_C=azimuth,
         skin_elevation_RC=closed,
         hair_RC=hair,
-        eye_centers_2x3=eye_centers,
     )
 
 
@@ -241,7 +247,10 @@ def _jaw_share(surface: HeadSurface, skin: Array, azimuth: Array, lip_row: int) 
     across = np.clip(np.abs(azimuth) / corner, 0.0, 1.0)
     parted = np.sqrt(1.0 - across**2)
     share = cheek.copy()
-    share[: lip_row + 1] *= 1.0 - parted * smooth_step(below[: lip_row + 1], -34.0, -2.0)
+    above = below[: lip_row + 1]
+    upper_lip = parted * smooth_step(above, -34.0, -2.0)
+    nose = smooth_step(np.abs(azimuth), 2.0 * corner, 1.1 * corner) * smooth_step(above, -8.0, -22.0)
+    share[: lip_row + 1] *= 1.0 - np.maximum(upper_lip, nose)
     # Past the mouth's corners the halves must meet again, and below the lower lip everything is jaw.
     share[lip_row + 1 :] += (1.0 - share[lip_row + 1 :]) * parted
     under_chin = smooth_step(skin[..., 2], 75.0, 30.0)
@@ -278,10 +287,59 @@ def _smile(skin: Array) -> Array:
 
 # Hairlines: azimuth -> elevation above which hair grows, in degrees; the nape's line is far below.
 _HAIRLINES: Final[dict[HairStyle, tuple[tuple[float, float], ...]]] = {
-    "short": ((0, -43), (20, -43), (38, -40), (52, -33), (60, -20), (66, -2), (73, 4), (80, -4), (90, -14), (103, 8), (118, 34), (180, 38)),
-    "tied": ((0, -44), (20, -42), (40, -36), (54, -26), (63, -15), (72, -5), (80, -9), (92, -12), (106, 6), (122, 28), (180, 32)),
-    "bob": ((0, -46), (6, -44), (30, -38), (48, -30), (58, -21), (66, -6), (70, 12), (72, 40), (74, 70), (80, 80), (180, 80)),
-    "cropped": ((0, -45), (22, -45), (40, -42), (50, -34), (60, -22), (68, -8), (80, -8), (92, -14), (105, 8), (118, 32), (180, 36)),
+    "short": (
+        (0, -43),
+        (20, -43),
+        (38, -40),
+        (52, -33),
+        (60, -20),
+        (66, -2),
+        (73, 4),
+        (80, -4),
+        (90, -14),
+        (103, 8),
+        (118, 34),
+        (180, 38),
+    ),
+    "tied": (
+        (0, -44),
+        (20, -42),
+        (40, -36),
+        (54, -26),
+        (63, -15),
+        (72, -5),
+        (80, -9),
+        (92, -12),
+        (106, 6),
+        (122, 28),
+        (180, 32),
+    ),
+    "bob": (
+        (0, -46),
+        (6, -44),
+        (30, -38),
+        (48, -30),
+        (58, -21),
+        (66, -6),
+        (70, 12),
+        (72, 40),
+        (74, 70),
+        (80, 80),
+        (180, 80),
+    ),
+    "cropped": (
+        (0, -45),
+        (22, -45),
+        (40, -42),
+        (50, -34),
+        (60, -22),
+        (68, -8),
+        (80, -8),
+        (92, -14),
+        (105, 8),
+        (118, 32),
+        (180, 36),
+    ),
 }
 
 
@@ -342,6 +400,16 @@ def _sample(field_RC3: Array, grid_N2: Array) -> Array:
     return sampled
 
 
+@dataclass(frozen=True, slots=True)
+class _Atlas:
+    patches: dict[str, Patch]
+    shape: tuple[int, int]
+    rest_RC3: Array32
+    expression_K_RC3: Array32
+    triangles_T3: NDArray[np.int32]
+    occlusion_RC: Array32
+
+
 class _AtlasBuilder:
     """Lays grids beside and below each other, a gap of two vertices between them, and joins their triangles."""
 
@@ -378,23 +446,7 @@ class _AtlasBuilder:
             )
         )
 
-    def mesh(  # noqa: PLR0913 - hands the parts that only the skin grid knows through to the mesh
-        self,
-        *,
-        neck_share_R: Array,
-        lid_row: int,
-        lip_row: int,
-        lid_aperture_R: NDArray[np.bool_],
-        lip_aperture_R: NDArray[np.bool_],
-        landmarks_rest_68x3: Array,
-        landmarks_expression_K_68x3: Array,
-        landmark_grid_68x2: Array,
-        skin_rest_RC3: Array,
-        skin_azimuth_C: Array,
-        skin_elevation_RC: Array,
-        hair_RC: Array,
-        eye_centers_2x3: Array,
-    ) -> HeadMesh:
+    def joined(self) -> _Atlas:
         shape = (self._row + self._shelf_rows, self._width)
         rest = np.zeros((*shape, 3), dtype=np.float32)
         expression = np.zeros((EXPRESSION_COUNT, *shape, 3), dtype=np.float32)
@@ -409,26 +461,13 @@ class _AtlasBuilder:
             corners = (inside[:-1, :-1], inside[:-1, 1:], inside[1:, 1:], inside[1:, :-1])
             a, b, c, d = (corner[~omit] for corner in corners)
             triangles += [np.stack([a, b, c], axis=-1), np.stack([a, c, d], axis=-1)]
-        return HeadMesh(
+        return _Atlas(
             patches={name: patch for name, patch, *_ in self._grids},
-            atlas_shape=shape,
+            shape=shape,
             rest_RC3=rest,
             expression_K_RC3=expression.reshape(EXPRESSION_COUNT, -1),
             triangles_T3=np.concatenate(triangles),
-            neck_share_R=neck_share_R,
             occlusion_RC=occlusion,
-            lid_row=lid_row,
-            lip_row=lip_row,
-            lid_aperture_R=lid_aperture_R,
-            lip_aperture_R=lip_aperture_R,
-            landmarks_rest_68x3=landmarks_rest_68x3,
-            landmarks_expression_K_68x3=landmarks_expression_K_68x3,
-            landmark_grid_68x2=landmark_grid_68x2,
-            skin_rest_RC3=skin_rest_RC3,
-            skin_azimuth_C=skin_azimuth_C,
-            skin_elevation_RC=skin_elevation_RC,
-            hair_RC=hair_RC,
-            eye_centers_2x3=eye_centers_2x3,
         )
 
 
@@ -462,24 +501,24 @@ def _add_mouth(
 ) -> None:
     """The cavity, hung between the edges of the lips, and two rows of teeth."""
     upper, lower = skin[lip_row, lip_aperture], skin[lip_row + 1, lip_aperture]
-    inward = HEAD_CENTER_XYZ + (0.0, 40.0, 0.0) - upper
+    inward = HEAD_CENTER_XYZ + np.array([0.0, 40.0, 0.0]) - upper
     inward /= np.linalg.norm(inward, axis=-1, keepdims=True)
     across = np.linspace(-1.0, 1.0, len(upper))
     t = np.linspace(0.0, 1.0, 9)[:, None, None]
     depth = (4.0 + 16.0 * np.sqrt(1.0 - across**2))[:, None]
     cavity = upper + (lower - upper) * t + inward * depth * np.sin(np.pi * t) ** 0.7
     follows = deltas[:, None, lip_row, lip_aperture] * (1.0 - t) + deltas[:, None, lip_row + 1, lip_aperture] * t
-    dark = np.broadcast_to(0.9 - 0.75 * np.sin(np.pi * t[..., 0]) ** 0.5, cavity.shape[:2])
+    dark = np.broadcast_to(0.75 - 0.70 * np.sin(np.pi * t[..., 0]) ** 0.4, cavity.shape[:2])
     builder.add("mouth", cavity, follows, occlusion=dark)
 
-    narrow = np.linspace(*(surface.landmarks_angles_68x2[[60, 64], 0] * 0.92), 33)
+    narrow = 0.92 * surface.landmarks_angles_68x2[64, 0] * np.linspace(-1.0, 1.0, 33)
     line = smooth_curve(surface.lip_line_angles_N2[:, 0], surface.lip_line_angles_N2[:, 1], narrow)
     gum = surface.point(narrow, line) - direction(narrow, line) * 6.5
     gum[:, 1] = gum[16, 1]
     heights = np.linspace(0.0, 1.0, 4)[:, None, None] * (0.0, 1.0, 0.0)
     light = 0.85 - 0.5 * np.abs(np.linspace(-1, 1, 33)) ** 2
-    builder.add("teeth_upper", gum + (0.0, -7.0, 0.0) + heights * 10.5, occlusion=light)
-    low = gum + (0.0, 1.5, 1.5) + heights * 9.0
+    builder.add("teeth_upper", gum + (0.0, -7.0, 0.0) + heights * 13.0, occlusion=light)
+    low = gum + (0.0, 4.0, 1.5) + heights * 9.0
     jaw = np.zeros((EXPRESSION_COUNT, *low.shape))
     jaw[0:2] = _jaw(low, np.ones(low.shape[:2]))
     jaw[0, ..., 0] = 0.0
@@ -505,8 +544,8 @@ def _add_ear(builder: _AtlasBuilder, name: str, surface: HeadSurface, side: floa
     builder.add(name, points, occlusion=shade)
 
 
-def _add_eye(builder: _AtlasBuilder, name: str, surface: HeadSurface, side: float) -> Array:
-    """A cap a little behind the lids, wide enough that its edge never shows. Returns the middle of the opening."""
+def _add_eye(builder: _AtlasBuilder, name: str, surface: HeadSurface, side: float) -> None:
+    """A cap a little behind the lids, wide enough that its edge never shows."""
     marks = surface.landmarks_angles_68x2
     corners = marks[[36, 39]] if side < 0 else marks[[42, 45]]
     middle = corners.mean(axis=0)
@@ -521,6 +560,3 @@ def _add_eye(builder: _AtlasBuilder, name: str, surface: HeadSurface, side: floa
     shade = 0.92 - 0.62 * smooth_step(points[..., 1] - center[1], -0.5, -6.5)
     shade *= 1.0 - 0.45 * smooth_step(np.abs(points[..., 0] - center[0]), 6.0, 15.0)
     builder.add(name, points, occlusion=shade)
-    return center
-
-

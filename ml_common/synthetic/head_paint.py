@@ -53,15 +53,15 @@ def linear(color_bgr: Color) -> Array:
 def head_paint(who: Identity) -> HeadPaint:
     """The textures of an identity."""
     mesh = head_mesh(who)
-    noise = np.random.default_rng(crc32(who.name.encode()))
+    generator = np.random.default_rng(crc32(who.name.encode()))
     rows, columns = mesh.atlas_shape
     atlas = np.zeros((rows * TEXELS_PER_CELL, columns * TEXELS_PER_CELL, 4))
-    skin, gloss_skin, softness_skin = _skin(who, mesh, noise)
+    skin, gloss_skin, softness_skin = _skin(who, mesh, generator)
     _place(atlas, mesh.patches["skin"], skin)
     for name, redness in (("neck", 0.15), ("ear_right", 0.9), ("ear_left", 0.9)):
         if name not in mesh.patches:  # long hair hides the ears
             continue
-        _place(atlas, mesh.patches[name], _plain_skin(who, mesh.patches[name], redness, noise))
+        _place(atlas, mesh.patches[name], _plain_skin(who, mesh.patches[name], redness, generator))
     for name in ("mouth", "teeth_upper", "teeth_lower"):
         _place(atlas, mesh.patches[name], _inside_of_mouth(mesh.patches[name], name))
     for name in ("eye_right", "eye_left"):
@@ -75,10 +75,16 @@ def head_paint(who: Identity) -> HeadPaint:
     softness = np.ones(mesh.atlas_shape, dtype=np.float32)
     gloss[mesh.patches["skin"].window] = gloss_skin
     softness[mesh.patches["skin"].window] = softness_skin
-    for name, shine in (("mouth", 0.3), ("teeth_upper", 1.2), ("teeth_lower", 1.0), ("eye_left", 0.0), ("eye_right", 0.0)):
+    for name, shine in (
+        ("mouth", 0.3),
+        ("teeth_upper", 1.2),
+        ("teeth_lower", 1.0),
+        ("eye_left", 0.0),
+        ("eye_right", 0.0),
+    ):
         gloss[mesh.patches[name].window] = shine
         softness[mesh.patches[name].window] = 0.4
-    return HeadPaint(tuple(levels), _eye(who, noise), gloss, softness)
+    return HeadPaint(tuple(levels), _eye(who, generator), gloss, softness)
 
 
 def eye_patch_texels(paint: HeadPaint, patch: Patch, gaze_x: float, gaze_y: float, level: int) -> Bytes:
@@ -187,7 +193,9 @@ def _skin(who: Identity, mesh: HeadMesh, generator: np.random.Generator) -> tupl
     nose_tip, mouth_y = marks[30], float(marks[48, 1])
     flush = 0.75 * bell(reach - 40.0, 17.0) * bell(y - 2.0, 17.0)
     flush += 0.8 * np.exp(-(np.square(x - nose_tip[0]) + np.square(y - nose_tip[1] - 3)) / 13.0**2)
-    flush += 0.35 * bell(reach, 20.0) * bell(y - marks[8, 1] + 8.0, 12.0) + 0.3 * bell(reach - 32.0, 18.0) * bell(y + 40, 9)
+    flush += 0.35 * bell(reach, 20.0) * bell(y - marks[8, 1] + 8.0, 12.0) + 0.3 * bell(reach - 32.0, 18.0) * bell(
+        y + 40, 9
+    )
     _over(color, blood, np.clip(flush * who.redness * front, 0.0, 1.0))
     _over(color, color * (0.90, 0.98, 1.02), 0.6 * smooth_step(y, -55.0, -80.0) * front)
     under_eye = bell(reach - 29.0, 13.0) * bell(y + 26.5, 5.5) * front
@@ -209,7 +217,11 @@ def _skin(who: Identity, mesh: HeadMesh, generator: np.random.Generator) -> tupl
     hair = _paint_hair(color, who, mesh, grain)
 
     texels = np.concatenate([color, _face_region(mesh, hair)[..., None]], axis=-1)
-    oily = 0.8 + 0.8 * bell(reach, 14.0) * bell(y + 12.0, 30.0) * front + 0.5 * bell(reach, 40.0) * bell(y + 80, 22) * front
+    oily = (
+        0.8
+        + 0.8 * bell(reach, 14.0) * bell(y + 12.0, 30.0) * front
+        + 0.5 * bell(reach, 40.0) * bell(y + 80, 22) * front
+    )
     oily *= 1.0 - 0.5 * bell(y - mouth_y + 14.0, 8.0) * front
     gloss = (oily * (1.0 - lips) + 1.0 * lips) * (1.0 - hair) + 0.45 * hair
     return texels, gloss[::k, ::k], 1.0 - hair[::k, ::k]
@@ -234,16 +246,14 @@ def _paint_folds(color: Array, who: Identity, x: Array, y: Array, marks: Array, 
         _over(color, color * (0.70, 0.70, 0.78), line * front * weight * 0.5 * who.creases)
 
 
-def _paint_stubble(
-    color: Array, who: Identity, x: Array, y: Array, z: Array, marks: Array, grain: _Grain
-) -> None:
+def _paint_stubble(color: Array, who: Identity, x: Array, y: Array, z: Array, marks: Array, grain: _Grain) -> None:
     jaw, _, _ = _distance(x, y, marks[2:15])
     beard = smooth_step(jaw, 40.0, 14.0) * smooth_step(y, 6.0, 22.0)
     cheek = np.exp(-(np.square(np.abs(x) - 30.0) / 13.0**2 + np.square(y - 8.0) / 13.0**2))
     moustache = bell(y - 14.5, 7.0) * bell(x, 24.0)
     where = np.clip(np.maximum(beard * (1.0 - cheek), moustache), 0.0, 1.0) * smooth_step(z, 92.0, 55.0)
-    grain = 0.75 + 0.25 * grain(0.7, 0.9)
-    _over(color, color * (0.55, 0.50, 0.46), np.clip(where * grain * who.stubble, 0.0, 0.9))
+    hairs = 0.75 + 0.25 * grain(0.7, 0.9)
+    _over(color, color * (0.55, 0.50, 0.46), np.clip(where * hairs * who.stubble, 0.0, 0.9))
 
 
 def _paint_lids(color: Array, who: Identity, mesh: HeadMesh, x: Array, y: Array, grain: _Grain) -> None:
@@ -285,7 +295,11 @@ def _paint_nostrils(color: Array, x: Array, y: Array, marks: Array) -> None:
         hole = smooth_step(np.square(across / 4.6) + np.square(down / 2.5), 1.25, 0.45)
         _over(color, np.array([0.010, 0.010, 0.020]), hole * 0.88)
         groove = np.hypot(x - marks[31 if side < 0 else 35][0] - side * 4.0, y - marks[31][1] + 5.0)
-        _over(color, color * (0.68, 0.68, 0.78), bell(groove - 5.2, 1.6) * (side * (x - center[0]) > 4.0) * 0.55)
+        _over(
+            color,
+            color * (0.68, 0.68, 0.78),
+            bell(groove - 5.2, 1.6) * smooth_step(side * (x - center[0]), 1.0, 7.0) * 0.55,
+        )
 
 
 def _paint_lips(
@@ -320,9 +334,7 @@ def _spline(points_N2: Array) -> Array:
     return np.column_stack([smooth_curve(t, points_N2[:, 0], fine), smooth_curve(t, points_N2[:, 1], fine)])
 
 
-def _paint_brows(
-    color: Array, who: Identity, x: Array, y: Array, z: Array, marks: Array, grain: _Grain
-) -> None:
+def _paint_brows(color: Array, who: Identity, x: Array, y: Array, z: Array, marks: Array, grain: _Grain) -> None:
     strands = 0.7 * grain(1.5, 0.6) + 0.5 * grain(0.7, 0.7)
     for line in (_spline(marks[17:22]), _spline(marks[22:27])[::-1]):
         distance, above, along = _distance(x, y, line)
@@ -377,19 +389,19 @@ def _inside_of_mouth(patch: Patch, name: str) -> Array:
     texels = np.empty((rows, columns, 4))
     texels[..., 3] = 1.0
     if name == "mouth":
-        texels[..., :3] = (0.055, 0.050, 0.20)
+        texels[..., :3] = (0.045, 0.040, 0.15)
         return texels
     texels[..., :3] = (0.50, 0.60, 0.66)
     column = np.linspace(-1.0, 1.0, columns)
     gaps = np.abs(np.sin(np.arcsin(column) * 5.0))
     texels[..., :3] *= (1.0 - 0.35 * bell(gaps, 0.10))[None, :, None]
     edge = np.linspace(0.0, 1.0, rows)
-    gum = smooth_step(edge, 0.42, 0.25) if name == "teeth_upper" else smooth_step(edge, 0.58, 0.75)
+    gum = smooth_step(edge, 0.38, 0.22) if name == "teeth_upper" else smooth_step(edge, 0.58, 0.75)
     _over(texels[..., :3], np.array([0.16, 0.15, 0.42]), np.broadcast_to(gum[:, None], (rows, columns)))
     return texels
 
 
-def _eye(who: Identity, noise: np.random.Generator) -> Bytes:
+def _eye(who: Identity, generator: np.random.Generator) -> Bytes:
     """Sclera, iris, pupil, looking straight ahead; square roots as in the atlas."""
     texel_mm = _eye_texel_mm()
     half_x, half_y = EYE_PATCH_HALF_MM[0] + GAZE_REACH_MM[0] + 1.0, EYE_PATCH_HALF_MM[1] + GAZE_REACH_MM[1] + 1.0
@@ -400,11 +412,15 @@ def _eye(who: Identity, noise: np.random.Generator) -> Bytes:
     eye = np.empty((rows, columns, 3))
     eye[:] = (0.52, 0.54, 0.60)
     _over(eye, np.array([0.34, 0.34, 0.58]), smooth_step(radius, 8.0, 17.0) * 0.6)
-    spokes = cv2.GaussianBlur(noise.standard_normal((1, 180)), (0, 0), 1.2, borderType=cv2.BORDER_REFLECT)[0]
+    spokes = cv2.GaussianBlur(generator.standard_normal((1, 180)), (0, 0), 1.2, borderType=cv2.BORDER_REFLECT)[0]
     streak = np.interp(np.abs(turn), np.linspace(0.0, np.pi, 180), spokes / spokes.std())
     iris = linear(who.iris_bgr) * 1.15
     tone = (1.0 + 0.22 * streak) * (1.0 + 0.35 * bell(radius - 3.2, 1.2)) * (1.0 - 0.72 * smooth_step(radius, 4.2, 5.9))
-    _over(eye, iris * np.clip(tone, 0.1, 2.0)[..., None], smooth_step(radius, IRIS_RADIUS_MM + 0.35, IRIS_RADIUS_MM - 0.35))
+    _over(
+        eye,
+        iris * np.clip(tone, 0.1, 2.0)[..., None],
+        smooth_step(radius, IRIS_RADIUS_MM + 0.35, IRIS_RADIUS_MM - 0.35),
+    )
     _over(eye, np.array([0.006, 0.006, 0.006]), smooth_step(radius, 2.75, 2.25))
     return _encoded(eye)
 

@@ -15,8 +15,10 @@ from ml_common.synthetic.scene import Light, Occluder
 
 Array32 = NDArray[np.float32]
 
+_Capsule = tuple[float, float, float, float, float, float]
+
 # Wrist at (0, 0.5), fingertips at -0.5: (start x, y, end x, y, radius at start, at end), in parts of the hand's length.
-_HAND: Final = (
+_HAND: Final[tuple[_Capsule, ...]] = (
     (0.00, 0.62, 0.00, 0.30, 0.115, 0.125),
     (-0.10, 0.24, -0.125, -0.02, 0.085, 0.075),
     (0.00, 0.26, -0.03, -0.06, 0.100, 0.080),
@@ -27,6 +29,7 @@ _HAND: Final = (
     (0.115, 0.02, 0.150, -0.28, 0.048, 0.036),
     (-0.12, 0.26, -0.27, 0.02, 0.066, 0.050),
 )
+_BAR: Final[tuple[_Capsule, ...]] = ((0.0, -1e3, 0.0, 1e3, 0.5, 0.5),)  # longer than any frame
 _GLOVE_BGR: Final = (0.105, 0.075, 0.062)  # linear light
 _BAR_BGR: Final = (0.075, 0.120, 0.180)
 
@@ -44,10 +47,7 @@ def draw_occluder(occluder: Occluder, light: Light, width: int, height: int) -> 
     relief = np.full((height, width), -1.0, dtype=np.float32)  # towards the camera, in parts of the size
     normal_across = np.zeros((height, width), dtype=np.float32)
     normal_along = np.zeros((height, width), dtype=np.float32)
-    if occluder.kind == "bar":
-        capsules, albedo = ((0.0, -1e3, 0.0, 1e3, 0.5, 0.5),), _BAR_BGR
-    else:
-        capsules, albedo = _HAND, _GLOVE_BGR
+    capsules, albedo = (_BAR, _BAR_BGR) if occluder.kind == "bar" else (_HAND, _GLOVE_BGR)
     for x0, y0, x1, y1, radius0, radius1 in capsules:
         length_squared = (x1 - x0) ** 2 + (y1 - y0) ** 2
         t = np.clip(((across - x0) * (x1 - x0) + (along - y0) * (y1 - y0)) / length_squared, 0.0, 1.0)

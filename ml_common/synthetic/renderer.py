@@ -19,7 +19,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ml_common.synthetic.backdrop import draw_shoulders, wall
-from ml_common.synthetic.head_mesh import PIVOT_XYZ, HeadMesh, Patch, expression_coefficients, head_mesh
+from ml_common.synthetic.head_mesh import (
+    EYE_PATCH_HALF_MM,
+    PIVOT_XYZ,
+    HeadMesh,
+    Patch,
+    expression_coefficients,
+    head_mesh,
+)
 from ml_common.synthetic.head_paint import (
     ALBEDO_SCALE,
     GAZE_REACH_MM,
@@ -72,9 +79,10 @@ class _Camera:
 
     def turned(self, points_N3: Array) -> Array:
         """Head axes to camera axes, the origin still at the pivot."""
-        return (points_N3 - PIVOT_XYZ) @ self.rotation_3x3.T
+        turned: Array = (points_N3 - PIVOT_XYZ) @ self.rotation_3x3.T
+        return turned
 
-    def seen(self, points_N3: Array) -> Array:
+    def seen(self, points_N3: Array | Array32) -> Array:
         """Pixels [N, 2] of points in camera axes about the pivot."""
         scale = self.px_per_mm * CAMERA_DISTANCE_MM / (points_N3[:, 2:] + CAMERA_DISTANCE_MM)
         return np.asarray(points_N3[:, :2] * scale + self.center_px, dtype=np.float64)
@@ -235,9 +243,9 @@ def _shade(
     lit = cv2.multiply(squared, light)
 
     size = (depth.shape[1] // _SAMPLES, depth.shape[0] // _SAMPLES)
-    covered = cv2.compare(depth, _FAR_MM * 0.999, cv2.CMP_LT)
-    alpha = cv2.resize(covered.astype(np.float32), size, interpolation=cv2.INTER_AREA) / np.float32(255.0)
-    lit = cv2.resize(lit, size, interpolation=cv2.INTER_AREA)
+    covered = (depth < _FAR_MM * 0.999).astype(np.float32)
+    alpha = np.asarray(cv2.resize(covered, size, interpolation=cv2.INTER_AREA), dtype=np.float32)
+    lit = np.asarray(cv2.resize(lit, size, interpolation=cv2.INTER_AREA), dtype=np.float32)
     shine = cv2.resize(shine, size, interpolation=cv2.INTER_AREA)
     lamp_color = np.array(state.light.color_bgr, dtype=np.float32)
     radiance = (lit[..., :3] + shine[..., None] * lamp_color) / np.maximum(alpha, np.float32(1e-3))[..., None]
@@ -264,9 +272,9 @@ def _look(texture: Bytes, paint: HeadPaint, patch: Patch, state: FrameState, cam
     """Write an eye, looking as the state tells, with the lamp's reflection in it, into a mip level of the atlas."""
     expression, light = state.expression, state.light
     eye = eye_patch_texels(paint, patch, expression.gaze_x, expression.gaze_y, level)
-    texel_mm = 40.0 / (eye.shape[1] - 1)
+    texel_mm = 2.0 * EYE_PATCH_HALF_MM[0] / (eye.shape[1] - 1)
     lamp = np.array(light.direction_xyz) / np.linalg.norm(light.direction_xyz)
-    halfway = lamp + (0.0, 0.0, -1.0)
+    halfway = lamp + np.array([0.0, 0.0, -1.0])
     norm = np.linalg.norm(halfway)
     if norm > 0.2 and lamp[2] < 0.3:
         spot = camera.rotation_3x3.T @ (halfway / norm) * 6.5
@@ -341,5 +349,3 @@ def _unhidden(
     sample = np.clip(sample, 0, (depth.shape[1] - 1, depth.shape[0] - 1))
     unhidden: NDArray[np.bool_] = distance_68 <= farthest[sample[:, 1], sample[:, 0]] + 4.0
     return unhidden
-
-

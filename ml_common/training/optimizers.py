@@ -27,6 +27,11 @@ from torch.optim import Optimizer
 _CPU_BLOCK = 131_072
 
 
+def learning_rate_at(iteration: int, *, lr: float, lr_cos: int) -> float:
+    """The learning rate in force at a step, counted from 1: constant, or one cosine swing from lr to 0 and back every `lr_cos` steps."""
+    return lr * (math.cos(2 * math.pi * iteration / lr_cos) + 1) / 2 if lr_cos else lr
+
+
 class _Block(NamedTuple):
     """Flat, equally cut pieces of parameters, gradients and slots that are stepped together."""
 
@@ -95,9 +100,7 @@ class _ReferenceOptimizer(Optimizer, ABC):
         return loss
 
     def _step_group(self, index: int, group: dict[str, Any], parameters: list[nn.Parameter]) -> None:
-        rate = group["lr"]
-        if group["lr_cos"]:
-            rate *= (math.cos(2 * math.pi * group["iteration"] / group["lr_cos"]) + 1) / 2
+        rate = learning_rate_at(group["iteration"], lr=group["lr"], lr_cos=group["lr_cos"])
         scale = self._clip_scale(parameters, group["clipnorm"])
         if group["lr_dropout"] < 1:
             self._generator.manual_seed(_mixed_seed(group["seed"], index, group["iteration"]))

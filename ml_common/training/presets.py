@@ -76,6 +76,12 @@ def preset_config(name: str) -> TrainConfig:
     return _PRESETS[name]()
 
 
+def preset_description(name: str) -> str:
+    """What the preset is for, in a sentence. ValueError listing what exists for any other name."""
+    preset_config(name)
+    return (_PRESETS[name].__doc__ or "").strip()
+
+
 def train_config_from_dict(preset: str, overrides: Mapping[str, Any]) -> TrainConfig:
     """A preset with single options replaced; `overrides["model"]` may hold some of the model's fields.
 

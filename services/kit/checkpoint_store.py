@@ -2,6 +2,7 @@
 
     <run>/checkpoints/00000007/<file>          weights, optimizer, state
     <run>/checkpoints/00000007/manifest.json   put-once and last: whoever finds it knows that the checkpoint is whole
+    <run>/checkpoints/00000007/kept            its presence says that ``prune`` must leave the checkpoint alone
 
 The number counts saves, not iterations: going back to an old checkpoint and training on makes newer ones, and the highest number is
 always the one in force. Files are verified against the manifest when fetched.
@@ -20,6 +21,7 @@ from services.kit.operations.plan import canonical_json
 from services.kit.storage import ObjectInfo, ObjectStore
 
 _MANIFEST = "manifest.json"
+_KEPT = "kept"
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +96,30 @@ class CheckpointStore:
 
     def newest_first(self, run: str) -> Iterator[CheckpointInfo]:
         """Checkpoints of a run, newest first; unfinished and unreadable ones are passed over."""
+        for name in reversed(self._names(run)):
+            try:
+                yield self.get(name)
+            except (NotFound, Corrupt):
+                continue
+
+    def keep(self, name: str) -> None:
+        """Has ``prune`` leave a checkpoint alone: a person asked for it, or something was or will be made from it."""
+        self._store.put(f"{name}/{_KEPT}", b"", media_type="text/plain")
+
+    def prune(self, run: str, *, newest: int) -> list[str]:
+        """Removes the checkpoints of a run but its ``newest`` and those that are kept. Returns the names of what went."""
+        removed = []
+        for name in self._names(run)[:-newest]:
+            keys = [info.key for info in self._store.list(f"{name}/").objects]
+            if f"{name}/{_KEPT}" not in keys:
+                # The manifest goes first: whoever still finds it finds the files too, or learns that they are gone.
+                for key in sorted(keys, key=lambda key: not key.endswith(_MANIFEST)):
+                    self._store.delete(key)
+                removed.append(name)
+        return removed
+
+    def _names(self, run: str) -> list[str]:
+        """All checkpoints of a run, whole or not, oldest first."""
         prefix = f"{run}/checkpoints/"
         names: list[str] = []
         after = ""
@@ -101,13 +127,8 @@ class CheckpointStore:
             page = self._store.list(prefix, after=after, delimiter="/")
             names += [found.rstrip("/") for found in page.prefixes]
             if not page.next_after:
-                break
+                return names
             after = page.next_after
-        for name in reversed(names):
-            try:
-                yield self.get(name)
-            except (NotFound, Corrupt):
-                continue
 
     def fetch(self, checkpoint: CheckpointInfo, directory: Path) -> Path:
         """Copies the files into ``directory`` (made if absent); Corrupt names the file that is not what the manifest says."""

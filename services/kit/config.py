@@ -7,6 +7,7 @@ force as YAML with secrets masked. A wrong name or value is an error that names 
 from __future__ import annotations
 
 import ipaddress
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -123,10 +124,14 @@ def load_settings(file: Path | None = None, overrides: Mapping[str, Any] | None 
     if file is not None:
         if not file.is_file():
             raise InvalidInput(f"there is no settings file {file}")
-        loaded = yaml.safe_load(file.read_text())
+        try:
+            loaded = yaml.safe_load(file.read_text())
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise InvalidInput(f"{file} is not YAML: {error}") from error
         if loaded is not None and not isinstance(loaded, dict):
             raise InvalidInput(f"{file} must hold a mapping of settings")
         file_values = loaded or {}
+    _refuse_unknown_environment()
     try:
         return Settings(_file_values=file_values, **_nested(overrides or {}))  # type: ignore[call-arg]
     except ValidationError as error:
@@ -147,6 +152,15 @@ def transportable(settings: Settings) -> dict[str, Any]:
     return values
 
 
+def _refuse_unknown_environment() -> None:
+    # Pydantic finds wrong names inside a section it knows, not a wrong section. Names without "__" are left alone: other programs'
+    # and Kubernetes' own (UNDERSTUDY_FRAMES_SERVICE_HOST) look so.
+    for name in sorted(os.environ):
+        section, separator, _ = name.removeprefix("UNDERSTUDY_").partition("__")
+        if name.startswith("UNDERSTUDY_") and separator and section.lower() not in Settings.model_fields:
+            raise InvalidInput(f"the environment variable {name} is no setting: there is no section {section.lower()!r}")
+
+
 def _nested(overrides: Mapping[str, Any]) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for name, value in overrides.items():
@@ -154,5 +168,7 @@ def _nested(overrides: Mapping[str, Any]) -> dict[str, Any]:
         target = values
         for section in sections:
             target = target.setdefault(section, {})
-        target[leaf] = value
+            if not isinstance(target, dict):
+                raise InvalidInput(f"setting {name}: {section} is given as one value as well", fields={name: "given twice"})
+        target[leaf] = {**value} if isinstance(value, Mapping) else value
     return values

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from services.kit.config import Settings
-from services.kit.execution.executor import Executor, InlineExecutor, open_settings_store, worker_env
+from services.kit.execution.executor import Executor, InlineExecutor, drop_env, open_settings_store, worker_env
 from services.kit.metrics import Metrics
 from services.kit.operations.driver import drive_operation
 from services.kit.operations.ledger import Ledger
@@ -44,6 +44,7 @@ class ServiceContext:
         for closer in self.closers:
             closer()
         self.executor.close()
+        drop_env(self.env)
 
 
 class _OnFirstUse:

@@ -9,6 +9,7 @@ Subclasses say *which gRPC code*; ``reason`` says *why*, as a stable UPPER_SNAKE
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 DOMAIN = "understudy"
 
@@ -30,6 +31,12 @@ class UnderstudyError(Exception):
         self.metadata = dict(metadata or {})
 
 
+    def to_json(self) -> dict[str, Any]:
+        """For a record, or for the way between processes: pickle would lose the keyword arguments."""
+        kind = next(known.__name__ for known in type(self).__mro__ if known.__module__ == __name__)
+        return {"kind": kind, "reason": self.reason, "message": self.message, "metadata": self.metadata}
+
+
 class InvalidInput(UnderstudyError):
     """The request itself is wrong. ``fields`` maps a request field path to what is wrong with it."""
 
@@ -46,6 +53,10 @@ class InvalidInput(UnderstudyError):
     ) -> None:
         super().__init__(message, reason=reason, metadata=metadata)
         self.fields = dict(fields or {})
+
+    def to_json(self) -> dict[str, Any]:
+        """See UnderstudyError."""
+        return {**super().to_json(), "fields": self.fields}
 
 
 class NotFound(UnderstudyError):
@@ -136,3 +147,11 @@ class OutOfDeadline(UnderstudyError):
 
     code = "DEADLINE_EXCEEDED"
     default_reason = "DEADLINE"
+
+
+def from_json(data: Mapping[str, Any]) -> UnderstudyError:
+    """The error that ``to_json`` described, of the same class."""
+    kind: type[UnderstudyError] = globals()[data["kind"]]
+    if issubclass(kind, InvalidInput):
+        return kind(data["message"], reason=data["reason"], metadata=data["metadata"], fields=data["fields"])
+    return kind(data["message"], reason=data["reason"], metadata=data["metadata"])

@@ -11,7 +11,7 @@ import json
 import os
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -28,7 +28,7 @@ EXIT_BAD_INPUT = 2
 def host(services: Sequence[ModuleType], arguments: Sequence[str] | None = None, *, prog: str) -> int:
     """Parses flags and serves until told to stop. Returns the exit code."""
     parser = _parser(prog)
-    parser.add_argument("--ready-file", type=Path, help="written with {address, pid} once calls are taken")
+    parser.add_argument("--ready-file", type=Path, help="written with {address, pid, ...} once calls are taken")
     parser.add_argument(
         "--stop-with-stdin", action="store_true", help="stop when standard input ends: for a parent that may die"
     )
@@ -39,11 +39,32 @@ def host(services: Sequence[ModuleType], arguments: Sequence[str] | None = None,
     if flags.print_config:
         print(printable(settings), end="")
         return 0
+    try:
+        run_server(services, settings, ready_file=flags.ready_file, stop_with_stdin=flags.stop_with_stdin)
+    except UnderstudyError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_BAD_INPUT
+    return 0
+
+
+def run_server(
+    services: Sequence[ModuleType],
+    settings: Settings,
+    *,
+    ready_file: Path | None = None,
+    stop_with_stdin: bool = False,
+    on_ready: Callable[[dict[str, Any]], None] = lambda facts: None,
+) -> None:
+    """Serves until SIGTERM, SIGINT or, if asked, the end of standard input. Raises UnderstudyError when it cannot listen.
+
+    Once calls are taken, `{address, pid, token_file, metrics_address}` goes into ``ready_file`` and to ``on_ready``.
+    """
     configure(settings.log_format, settings.log_level)
+    context = build_context(settings)
 
     async def run() -> None:
         stop = asyncio.Event()
-        if flags.stop_with_stdin:
+        if stop_with_stdin:
             loop = asyncio.get_running_loop()
 
             def wait_for_end() -> None:
@@ -54,19 +75,21 @@ def host(services: Sequence[ModuleType], arguments: Sequence[str] | None = None,
             threading.Thread(target=wait_for_end, name="stdin", daemon=True).start()
 
         def announce(address: str) -> None:
-            if flags.ready_file:
-                temporary = flags.ready_file.with_suffix(".tmp")
-                temporary.write_text(json.dumps({"address": address, "pid": os.getpid()}))
-                temporary.replace(flags.ready_file)
+            facts = {
+                "address": address,
+                "pid": os.getpid(),
+                "token_file": str(settings.server.token_file.resolve()),
+                "metrics_address": context.metrics.address,
+            }
+            if ready_file:
+                temporary = ready_file.with_suffix(".tmp")
+                temporary.write_text(json.dumps(facts))
+                temporary.replace(ready_file)
+            on_ready(facts)
 
-        await serve(build_context(settings), services, on_started=announce, stop=stop)
+        await serve(context, services, on_started=announce, stop=stop)
 
-    try:
-        asyncio.run(run())
-    except UnderstudyError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return EXIT_BAD_INPUT
-    return 0
+    asyncio.run(run())
 
 
 def run_one_chunk(arguments: Sequence[str] | None = None) -> int:
@@ -121,7 +144,7 @@ def drive_one(arguments: Sequence[str] | None = None) -> int:
                 metrics=context.metrics,
             )
     finally:
-        context.executor.close()
+        context.close()
     return 0
 
 

@@ -13,6 +13,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self.address = ""  # host:port that serves them; empty until something does
         self.calls_started = Counter(
             "understudy_rpc_started_total", "Calls begun.", ["service", "method"], registry=self.registry
         )

@@ -10,9 +10,9 @@ import re
 
 from services.kit.errors import InvalidInput
 
-_ID = re.compile(r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")
-_FACE_ID = re.compile(r"^f[0-9]{6,12}_[0-9]{1,3}-[0-9a-f]{8}$")
-_CHECKPOINT_ID = re.compile(r"^[0-9]{8}$")
+_ID = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+_FACE_ID = re.compile(r"f[0-9]{6,12}_[0-9]{1,3}-[0-9a-f]{8}")
+_CHECKPOINT_ID = re.compile(r"[0-9]{8}")
 _ID_RULES = {"faces": _FACE_ID, "checkpoints": _CHECKPOINT_ID}
 _COLLECTIONS = frozenset(
     {
@@ -33,7 +33,7 @@ _COLLECTIONS = frozenset(
 
 def check_id(value: str, field: str) -> str:
     """Returns ``value`` if it may be the last part of a resource name, else raises InvalidInput naming ``field``."""
-    if not _ID.match(value):
+    if not _ID.fullmatch(value):
         raise InvalidInput(
             f"{field} {value!r} is not a valid id: use 1 to 63 of a-z, 0-9 and '-', not beginning or ending with '-'",
             fields={field: "must match [a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"},
@@ -49,7 +49,7 @@ def parse(name: str, *collections: str, field: str = "name") -> tuple[str, ...]:
         raise InvalidInput(f"{field} {name!r} is not of the form {pattern}", fields={field: f"must be {pattern}"})
     for collection, identifier in zip(parts[::2], parts[1::2], strict=True):
         rule = _ID_RULES.get(collection, _ID)
-        if collection not in _COLLECTIONS or not rule.match(identifier):
+        if collection not in _COLLECTIONS or not rule.fullmatch(identifier):
             raise InvalidInput(f"{field} {name!r} holds the invalid id {identifier!r}", fields={field: "invalid id"})
     return tuple(parts[1::2])
 

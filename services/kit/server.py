@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
+from typing import Any, cast
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -21,6 +22,7 @@ from prometheus_client import start_http_server
 
 from services.kit.calls import CallInterceptor
 from services.kit.context import ServiceContext
+from services.kit.errors import InvalidInput
 from services.kit.operations import rpc as operations_rpc
 from services.kit.token import server_token
 from services.kit.transfer import rpc as transfer_rpc
@@ -38,14 +40,33 @@ _OPTIONS = [
 
 @dataclass
 class Registrar:
-    """What ``register`` adds to: the gRPC server, and the full names for health, reflection and capabilities."""
+    """What ``register`` adds to: the gRPC server, the full names for health, reflection and capabilities, and the methods served."""
 
     server: grpc.aio.Server
-    service_names: list[str]
+    service_names: list[str] = field(default_factory=list)
+    method_names: list[str] = field(default_factory=list)
 
     def added(self, full_name: str) -> None:
         """Notes a service by its full name."""
         self.service_names.append(full_name)
+
+
+class _NotingServer:
+    """A server that notes which methods of a servicer are its own and not those of the generated base class, which refuse."""
+
+    def __init__(self, server: grpc.aio.Server, method_names: list[str]) -> None:
+        self._server = server
+        self._method_names = method_names
+
+    def add_generic_rpc_handlers(self, handlers: Sequence[grpc.GenericRpcHandler]) -> None:
+        self._server.add_generic_rpc_handlers(handlers)
+
+    def add_registered_method_handlers(self, service: str, handlers: Mapping[str, grpc.RpcMethodHandler]) -> None:
+        for method, handler in handlers.items():
+            behaviour: Any = handler.unary_unary or handler.unary_stream
+            if not behaviour.__module__.endswith("_pb2_grpc"):
+                self._method_names.append(f"{service}/{method}")
+        self._server.add_registered_method_handlers(service, handlers)  # type: ignore[attr-defined]
 
 
 async def serve(
@@ -62,7 +83,8 @@ async def serve(
     server = grpc.aio.server(
         interceptors=[interceptor], options=_OPTIONS, maximum_concurrent_rpcs=settings.max_concurrent_calls
     )
-    registrar = Registrar(server, [])
+    registrar = Registrar(server)
+    registrar.server = cast(grpc.aio.Server, _NotingServer(server, registrar.method_names))
     for service in services:
         service.register(registrar, context)
     operations_rpc.register(registrar, context)
@@ -73,13 +95,19 @@ async def serve(
         [*registrar.service_names, health.SERVICE_NAME, reflection.SERVICE_NAME], server
     )
     address = f"{settings.host}:{settings.port}"
-    port = (
-        server.add_secure_port(address, _credentials(context))
-        if settings.tls_certificate
-        else server.add_insecure_port(address)
-    )
+    try:
+        port = (
+            server.add_secure_port(address, _credentials(context))
+            if settings.tls_certificate
+            else server.add_insecure_port(address)
+        )
+    except RuntimeError as error:  # all that grpc says of a port that is taken
+        raise InvalidInput(
+            f"cannot listen on {address}: choose another server.port, or 0 for a free one",
+            fields={"server.port": "cannot be listened on"},
+        ) from error
     if settings.metrics_port >= 0:
-        start_http_server(settings.metrics_port, addr=settings.host, registry=context.metrics.registry)
+        context.closers.append(_serve_metrics(context))
     await server.start()
     context.reconciler.start()
     for name in ["", *registrar.service_names]:
@@ -100,6 +128,25 @@ async def serve(
         await server.stop(settings.stop_grace_s)
         await asyncio.to_thread(context.close)
         _LOG.info("stopped")
+
+
+def _serve_metrics(context: ServiceContext) -> Callable[[], None]:
+    settings = context.settings.server
+    try:
+        http, _ = start_http_server(settings.metrics_port, addr=settings.host, registry=context.metrics.registry)
+    except OSError as error:
+        raise InvalidInput(
+            f"cannot listen on {settings.host}:{settings.metrics_port} for metrics: choose another "
+            "server.metrics_port, 0 for a free one, or -1 for none",
+            fields={"server.metrics_port": "cannot be listened on"},
+        ) from error
+    context.metrics.address = f"{settings.host}:{http.server_port}"
+
+    def close() -> None:
+        http.shutdown()
+        http.server_close()
+
+    return close
 
 
 def _credentials(context: ServiceContext) -> grpc.ServerCredentials:

@@ -12,10 +12,12 @@ from services.kit.errors import DOMAIN, InvalidInput, MissingObject, UnderstudyE
 STATUS_DETAILS_KEY = "grpc-status-details-bin"
 
 
-def to_status(error: UnderstudyError, request_id: str) -> status_pb2.Status:
-    """The google.rpc.Status that a caller receives."""
+def to_status(error: UnderstudyError, request_id: str = "") -> status_pb2.Status:
+    """The google.rpc.Status that a caller receives. Without ``request_id`` it belongs to no call: the error of an operation."""
     info = error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=error.metadata)
-    details: list[Message] = [info, error_details_pb2.RequestInfo(request_id=request_id)]
+    details: list[Message] = [info]
+    if request_id:
+        details.append(error_details_pb2.RequestInfo(request_id=request_id))
     if isinstance(error, InvalidInput) and error.fields:
         details.append(
             error_details_pb2.BadRequest(

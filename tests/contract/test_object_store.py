@@ -242,18 +242,32 @@ def test_local_path_is_a_file_with_the_bytes(store: ObjectStore) -> None:
 
 def test_put_many(store: ObjectStore) -> None:
     items = [(f"f{i % 3}/{i:04d}.jpg", f"face {i}".encode() * (i + 1), "image/jpeg") for i in range(70)]
-    items.append(("f0/0000.jpg", b"again", "image/png"))
-    infos = store.put_many(iter(items[:-1]))
-    assert [(info.key, info.sha256) for info in infos] == [(key, digest(data)) for key, data, _ in items[:-1]]
-    store.put_many(items)  # a chunk that runs twice, and a replacement
-    for key, data, media_type in items[1:]:
+    infos = store.put_many(iter(items))
+    assert [(info.key, info.sha256) for info in infos] == [(key, digest(data)) for key, data, _ in items]
+    items[0] = (items[0][0], b"changed", "image/jpeg")
+    items[1] = (items[1][0], items[1][1], "image/png")
+    infos = store.put_many(items)  # a chunk that runs twice, two objects being different
+    assert [(info.key, info.sha256, info.media_type) for info in infos] == [(k, digest(d), m) for k, d, m in items]
+    for key, data, media_type in items:
         assert store.get(key) == data
         info = store.stat(key)
         assert (info.sha256, info.media_type, info.size_bytes) == (digest(data), media_type, len(data))
-    assert sorted(keys_of(store)) == sorted({key for key, _, _ in items})
+    assert sorted(keys_of(store)) == sorted(key for key, _, _ in items)
     assert store.put_many([]) == []
     with pytest.raises(InvalidInput):
         store.put_many([("good", b"1", "a/b"), ("bad key", b"2", "a/b")])
+
+
+def test_put_many_again_writes_nothing_and_heals(folder: FolderStore, tmp_path: Path) -> None:
+    items = [(f"f/{number}", b"data %d" % number, "a/b") for number in range(5)]
+    folder.put_many(items)
+    (tmp_path / "store/f/3").write_bytes(b"dada 3")
+    (tmp_path / "store/f/4").write_bytes(b"")
+    inodes = {key: (tmp_path / "store" / key).stat().st_ino for key, _, _ in items}
+    folder.put_many(items)
+    changed = {key for key, inode in inodes.items() if (tmp_path / "store" / key).stat().st_ino != inode}
+    assert changed == {"f/3", "f/4"}
+    assert [folder.get(key) for key, _, _ in items] == [data for _, data, _ in items]
 
 
 @pytest.mark.parametrize("key", BAD_KEYS)
@@ -968,7 +982,7 @@ class _Proxy:
                 else:
                     self.wfile.write(answer)
 
-            do_GET = do_PUT = do_HEAD = do_DELETE = do_POST = handle_any  # noqa: N815
+            do_GET = do_PUT = do_HEAD = do_DELETE = do_POST = handle_any
 
             def log_message(self, *args: Any) -> None:
                 pass

@@ -13,6 +13,7 @@ from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from understudy.v1 import common_pb2 as _common_pb2
+from understudy.v1 import operation_pb2 as _operation_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -155,7 +156,8 @@ class TrainingRun(_message.Message):
     """A training run.
 
     States: QUEUED -> STARTING -> RUNNING <-> PAUSED; RUNNING | PAUSED | STARTING | QUEUED -> STOPPING -> STOPPED; RUNNING -> COMPLETED (the target
-    iteration is reached) | FAILED. STOPPED, COMPLETED and FAILED runs can be resumed: -> QUEUED.
+    iteration is reached) | FAILED. STOPPED, COMPLETED and FAILED runs can be resumed: -> QUEUED. STARTING and RUNNING go back to QUEUED when
+    the server that drives the run ends; PAUSED stays, without workers, and resuming it then means -> QUEUED.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -672,8 +674,9 @@ class WatchRunResponse(_message.Message):
     PREVIEW_FIELD_NUMBER: _builtins.int
     CHECKPOINT_FIELD_NUMBER: _builtins.int
     HEARTBEAT_FIELD_NUMBER: _builtins.int
+    LOG_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
-    """Counts up by one a run."""
+    """Counts up by one a run. The events `run` and `heartbeat` are not kept and carry the number of the kept event before them."""
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp:
         """When."""
@@ -698,6 +701,10 @@ class WatchRunResponse(_message.Message):
     def heartbeat(self) -> _timestamp_pb2.Timestamp:
         """Nothing new; the stream lives."""
 
+    @_builtins.property
+    def log(self) -> _operation_pb2.LogLine:
+        """Something a person should know: options took effect, a damaged checkpoint was passed over."""
+
     def __init__(
         self,
         *,
@@ -708,12 +715,13 @@ class WatchRunResponse(_message.Message):
         preview: Global___TrainingPreview | None = ...,
         checkpoint: Global___Checkpoint | None = ...,
         heartbeat: _timestamp_pb2.Timestamp | None = ...,
+        log: _operation_pb2.LogLine | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "event", b"event", "heartbeat", b"heartbeat", "preview", b"preview", "report", b"report", "run", b"run", "time", b"time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "event", b"event", "heartbeat", b"heartbeat", "log", b"log", "preview", b"preview", "report", b"report", "run", b"run", "time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "event", b"event", "heartbeat", b"heartbeat", "preview", b"preview", "report", b"report", "run", b"run", "sequence", b"sequence", "time", b"time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "event", b"event", "heartbeat", b"heartbeat", "log", b"log", "preview", b"preview", "report", b"report", "run", b"run", "sequence", b"sequence", "time", b"time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["run", "report", "preview", "checkpoint", "heartbeat"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["run", "report", "preview", "checkpoint", "heartbeat", "log"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
@@ -797,21 +805,27 @@ class TrainingPreview(_message.Message):
 
     ITERATION_FIELD_NUMBER: _builtins.int
     IMAGE_FIELD_NUMBER: _builtins.int
+    MASKED_IMAGE_FIELD_NUMBER: _builtins.int
     iteration: _builtins.int
     """Iterations done."""
     @_builtins.property
     def image(self) -> _common_pb2.ObjectRef:
         """JPEG."""
 
+    @_builtins.property
+    def masked_image(self) -> _common_pb2.ObjectRef:
+        """JPEG: the same faces with black outside of their masks."""
+
     def __init__(
         self,
         *,
         iteration: _builtins.int = ...,
         image: _common_pb2.ObjectRef | None = ...,
+        masked_image: _common_pb2.ObjectRef | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["image", b"image"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["image", b"image", "masked_image", b"masked_image"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["image", b"image", "iteration", b"iteration"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["image", b"image", "iteration", b"iteration", "masked_image", b"masked_image"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import shutil
 import tempfile
 import threading
 from collections.abc import Callable, Sequence
@@ -9,12 +11,15 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from services.kit.config import Settings
-from services.kit.errors import UnderstudyError
+from services.kit.errors import Transient, UnderstudyError
 from services.kit.operations.chunk import run_chunk
 from services.kit.operations.plan import Chunk, ChunkManifest, Plan
 from services.kit.operations.stage import Stage, WorkerEnv, load_stage
 from services.kit.records import Records
 from services.kit.storage import ObjectStore, open_store
+
+
+_LOG = logging.getLogger(__name__)
 
 
 class Executor(Protocol):
@@ -35,7 +40,8 @@ class Executor(Protocol):
         """Runs ``chunks`` in any order; returns when all have manifests.
 
         ``check`` is called a few times a second and ends the work by raising. An UnderstudyError of a chunk is raised at once; other
-        failures of a chunk are tried again (``on_retry``) and then raised. Callbacks come from the calling thread.
+        failures, and the death of a worker, are tried again (``on_retry``) and then raised as ``given_up`` says. Callbacks come from
+        the calling thread.
         """
         ...
 
@@ -46,6 +52,18 @@ class Executor(Protocol):
     def close(self) -> None:
         """Lets workers go."""
         ...
+
+
+def given_up(index: int, attempts: int, why: str, *, worker_died: bool) -> UnderstudyError:
+    """What is raised for a chunk that failed as often as it may be tried."""
+    if worker_died:
+        return Transient(
+            f"the worker process of chunk {index} died {attempts} times, most likely for want of memory: give it more, or use smaller chunks",
+            reason="WORKER_LOST",
+        )
+    return UnderstudyError(
+        f"chunk {index} failed {attempts} times by a mistake of this program ({why}); the worker's log has the details"
+    )
 
 
 def open_settings_store(settings: Settings) -> ObjectStore:
@@ -73,6 +91,11 @@ def worker_env(settings: Settings, store: ObjectStore, device: str) -> WorkerEnv
     return WorkerEnv(
         store=store, records=Records(store), weights_dir=settings.weights_dir, device=device, scratch_dir=scratch
     )
+
+
+def drop_env(env: WorkerEnv) -> None:
+    """Removes what ``worker_env`` made."""
+    shutil.rmtree(env.scratch_dir, ignore_errors=True)
 
 
 class InlineExecutor:
@@ -128,9 +151,11 @@ class InlineExecutor:
             except UnderstudyError:
                 raise
             except Exception as error:
-                if attempt == self._attempts or isinstance(error, KeyboardInterrupt):
-                    raise
-                on_retry(chunk.index, f"{type(error).__name__}: {error}")
+                _LOG.warning("chunk %d failed", chunk.index, exc_info=True)
+                why = type(error).__name__  # its text may name anything; it stays in the log
+                if attempt == self._attempts:
+                    raise given_up(chunk.index, attempt, why, worker_died=False) from error
+                on_retry(chunk.index, why)
         raise AssertionError("the loop returns or raises")
 
     def _stage(self, path: str) -> Stage:

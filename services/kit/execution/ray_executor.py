@@ -23,7 +23,7 @@ from ray.job_submission import JobStatus, JobSubmissionClient
 
 from services.kit import errors
 from services.kit.config import Settings, load_settings, transportable
-from services.kit.errors import Transient, UnderstudyError
+from services.kit.errors import InvalidInput, Transient, UnderstudyError
 from services.kit.execution.executor import open_settings_store, worker_env
 from services.kit.operations.chunk import find_chunk, load_plan, run_chunk
 from services.kit.operations.ledger import TERMINAL, Ledger
@@ -34,10 +34,16 @@ _LOG = logging.getLogger(__name__)
 POOL_IDLE_S = 3.0
 WARM_IDLE_S = 120.0
 POLL_S = 0.25
+_STARTING = threading.Lock()  # operations and training runs may want Ray at the same moment, and it refuses to be started twice
 
 
 def start_ray(settings: Settings) -> None:
     """Connects to the cluster that the settings name, or starts Ray on this machine, loopback only. Does nothing when connected."""
+    with _STARTING:
+        _start_ray(settings)
+
+
+def _start_ray(settings: Settings) -> None:
     if ray.is_initialized():
         return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -110,14 +116,17 @@ def _as_data(kind: str, work: Callable[[], Any]) -> tuple[str, Any]:
     try:
         return kind, work()
     except UnderstudyError as error:
-        return "error", (type(error).__name__, error.message, error.reason, error.metadata)
+        fields = error.fields if isinstance(error, InvalidInput) else None
+        return "error", (type(error).__name__, error.message, error.reason, error.metadata, fields)
 
 
 def _unwrapped(outcome: tuple[str, Any]) -> Any:
     kind, value = outcome
     if kind != "error":
         return value
-    class_name, message, reason, metadata = value
+    class_name, message, reason, metadata, fields = value
+    if fields is not None:
+        raise InvalidInput(message, reason=reason, metadata=metadata, fields=fields)
     raise getattr(errors, class_name, UnderstudyError)(message, reason=reason, metadata=metadata)
 
 

@@ -9,10 +9,10 @@ from google.protobuf import any_pb2, descriptor_pool, json_format
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message_factory import GetMessageClass
 from google.protobuf.timestamp_pb2 import Timestamp
-from google.rpc import code_pb2, error_details_pb2, status_pb2
 
-from services.kit.errors import DOMAIN, InvalidInput, NotFound
+from services.kit.errors import InvalidInput, NotFound, UnderstudyError, from_json
 from services.kit.records import Record
+from services.kit.status import to_status
 from services.kit.storage import ObjectInfo, ObjectStore
 
 # Responses are stored as JSON with the name of their message; importing every file makes every name known to every server.
@@ -73,7 +73,9 @@ def ledger_metadata(record: Record) -> operation_pb2.OperationMetadata:
         chunks_done=body["chunks_done"],
         chunks_total=body["chunks_total"],
         failed_items=[
-            common_pb2.FailedItem(name=item["name"], status=_status("INTERNAL", item["reason"], item["message"], {}))
+            common_pb2.FailedItem(
+                name=item["name"], status=to_status(UnderstudyError(item["message"], reason=item["reason"]))
+            )
             for item in body.get("failed_items", [])
         ],
         action_key=body["action_key"],
@@ -110,24 +112,23 @@ def operation(record: Record, *, from_cache: bool = False) -> operations_pb2.Ope
         message = descriptor_pool.Default().FindMessageTypeByName(body["response"]["message"])
         result.response.Pack(json_format.ParseDict(body["response"]["body"], GetMessageClass(message)()))
     elif "error" in body:
-        error = body["error"]
         result.done = True
-        result.error.CopyFrom(_status(error["code"], error["reason"], error["message"], error["metadata"]))
+        result.error.CopyFrom(to_status(from_json(body["error"])))
     return result
 
 
-def log_lines(record: Record, after: int) -> list[tuple[int, operation_pb2.LogLine, float]]:
-    """Lines of an operation's log numbered over ``after``, with number and time."""
+def log_lines(record: Record, after: int) -> list[tuple[operation_pb2.LogLine, float]]:
+    """Lines of an operation's log that came with versions over ``after``, with their time."""
+    written_before = record.version - record.body["writes"]  # over 0 when a deleted operation had the name
     return [
         (
-            line["number"],
             operation_pb2.LogLine(
                 severity=operation_pb2.LogLine.Severity.Value(f"SEVERITY_{line['severity']}"), text=line["text"]
             ),
             line["time_s"],
         )
         for line in record.body["log"]
-        if line["number"] > after
+        if written_before + line["write"] > after
     ]
 
 
@@ -159,9 +160,3 @@ def _progress(body: dict[str, Any]) -> operation_pb2.Progress:
     if "eta_s" in body:
         progress.eta.CopyFrom(duration(body["eta_s"]))
     return progress
-
-
-def _status(code: str, reason: str, message: str, metadata: dict[str, str]) -> status_pb2.Status:
-    packed = any_pb2.Any()
-    packed.Pack(error_details_pb2.ErrorInfo(reason=reason, domain=DOMAIN, metadata=metadata))
-    return status_pb2.Status(code=code_pb2.Code.Value(code), message=message, details=[packed])

@@ -7,23 +7,25 @@ second, and lets the stage join the results. Killed at any line, the next driver
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable
 from typing import Any
 
-from services.kit.errors import AlreadyExists, Cancelled, UnderstudyError, WrongState
+from services.kit.errors import AlreadyExists, Cancelled, UnderstudyError
 from services.kit.execution.executor import Executor
 from services.kit.logs import bind
 from services.kit.metrics import Metrics
 from services.kit.operations.chunk import done_indices, load_plan, read_manifests
 from services.kit.operations.keys import chunk_key, result_key
-from services.kit.operations.ledger import LEASE_S, Ledger, append_log
+from services.kit.operations.ledger import LeaseLost, Ledger, append_log
 from services.kit.operations.plan import ChunkManifest, Plan, canonical_json
 from services.kit.operations.stage import WorkerEnv, load_stage
 
 _LOG = logging.getLogger(__name__)
 PROGRESS_EVERY_S = 1.0
+LOOK_EVERY_S = 3.0  # without progress: renews the lease, and is how long a wish to cancel may go unseen
 RATE_WINDOW_S = 60.0
 
 
@@ -41,27 +43,27 @@ def drive_operation(
     turns true, leaves it for the next driver. Never raises for the operation's own failure: that is in the record."""
     with bind(operation=name):
         try:
-            _drive(name, env, ledger, executor, metrics, stopping, clock)
-        except _Stopping:
-            _LOG.info("left for the next driver")
-        except Cancelled:
-            ledger.cancelled(name)
-        except WrongState as error:
-            if error.reason != "WRONG_STATE":
+            try:
+                _drive(name, env, ledger, executor, metrics, stopping, clock)
+            except _Stopping:
+                _LOG.info("left for the next driver")
+            except LeaseLost:
+                raise
+            except Cancelled:
+                ledger.cancelled(name)
+            except UnderstudyError as error:
+                _LOG.warning("failed: %s", error)
                 ledger.fail(name, error)
-            else:
-                _LOG.warning("stopped driving: %s", error)
-        except UnderstudyError as error:
-            _LOG.warning("failed: %s", error)
-            ledger.fail(name, error)
-        except Exception:  # noqa: BLE001  the edge of a driver: nothing above it can report
-            _LOG.exception("failed by a mistake of this program")
-            ledger.fail(
-                name,
-                UnderstudyError(
-                    "the work failed by a mistake of this program; its log has the details under this operation's name"
-                ),
-            )
+            except Exception:  # noqa: BLE001  the edge of a driver: nothing above it can report
+                _LOG.exception("failed by a mistake of this program")
+                ledger.fail(
+                    name,
+                    UnderstudyError(
+                        "the work failed by a mistake of this program; its log has the details under this operation's name"
+                    ),
+                )
+        except LeaseLost as error:
+            _LOG.warning("stopped driving: %s", error)
 
 
 class _Stopping(Cancelled):
@@ -79,7 +81,7 @@ class _ProgressWriter:
         self._history = [(clock(), sum(self._units.values()))]
         self._log: list[tuple[str, str]] = []
         self._dirty = True
-        self._written_at = -LEASE_S
+        self._written_at = -math.inf
         self.cancel_wanted = False
 
     def chunk_progress(self, index: int, units: int) -> None:
@@ -104,7 +106,7 @@ class _ProgressWriter:
         now = self._clock()
         with self._lock:
             due = now - self._written_at >= PROGRESS_EVERY_S
-            if not force and not (due and (self._dirty or now - self._written_at > LEASE_S / 3)):
+            if not force and not (due and (self._dirty or now - self._written_at >= LOOK_EVERY_S)):
                 return
             done_units = sum(self._units.values())
             self._history = [point for point in self._history if now - point[0] <= RATE_WINDOW_S] or [(now, done_units)]

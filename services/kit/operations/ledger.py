@@ -8,15 +8,13 @@ operation holds its lease; a lease that ran out, or whose holder on this machine
 from __future__ import annotations
 
 import contextlib
-import os
-import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from services.kit.errors import AlreadyExists, InvalidInput, NotFound, UnderstudyError, WrongState
+from services.kit.claims import ActiveNames, Leaseholder
+from services.kit.errors import AlreadyExists, Cancelled, InvalidInput, NotFound, UnderstudyError, WrongState
 from services.kit.operations.keys import plan_key
 from services.kit.operations.plan import Plan
 from services.kit.operations.stage import Response
@@ -24,9 +22,11 @@ from services.kit.records import Record, Records
 from services.kit.storage import ObjectStore
 
 TERMINAL = frozenset({"SUCCEEDED", "PARTIALLY_SUCCEEDED", "FAILED", "CANCELLED"})
-ACTIVE_PREFIX = "active/operations/"
-LEASE_S = 30.0
 KEPT_LOG_LINES = 50
+
+
+class LeaseLost(WrongState):
+    """This process does not drive the operation any more: another took it over, or it has ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,8 @@ class Ledger:
         self._store = store
         self._records = records
         self._clock = clock
-        self._owner = f"{socket.gethostname()}:{os.getpid()}:{_process_start(os.getpid())}"
+        self._holder = Leaseholder(clock)
+        self._active = ActiveNames(store, "active/operations/")
 
     def submit(self, submission: Submission, *, is_intact: Callable[[], bool] = lambda: True) -> tuple[Record, bool]:
         """Records the work, or finds it recorded. Returns the record and whether it was found done.
@@ -69,20 +70,23 @@ class Ledger:
                 if_absent=True,
             )
         # The marker goes first: a crash between the two leaves a marker without a record, which the reconciler removes.
-        self._mark_active(name)
+        self._active.add(name)
         try:
-            return self._records.create(name, self._new_body(submission)), False
+            record = self._records.create(name, self._new_body(submission))
+            self._active.add(name)  # again: a scan before the record was there took the marker for a left-over
+            return record, False
         except AlreadyExists:
             pass  # the same work was asked for before: join it
         record = self._records.get(name)
         state = record.body["state"]
         if state in ("SUCCEEDED", "PARTIALLY_SUCCEEDED") and is_intact():
-            self._unmark_active(name)
+            self._unmark(name)
             return record, True
         if state in TERMINAL:
             record = self._records.update(
-                name, lambda body: _requeued(body, self._clock()) if body["state"] in TERMINAL else None
+                name, _counted(lambda body: _requeued(body, self._clock()) if body["state"] in TERMINAL else None)
             )
+            self._active.add(name)
         return record, False
 
     def get(self, name: str) -> Record:
@@ -95,51 +99,50 @@ class Ledger:
 
     def active(self) -> Iterator[str]:
         """Names of operations that have not ended."""
-        after = ""
-        while True:
-            page = self._store.list(ACTIVE_PREFIX, after=after)
-            for info in page.objects:
-                yield info.key[len(ACTIVE_PREFIX) :].replace("=", "/")
-            if not page.next_after:
-                return
-            after = page.next_after
+        return iter(self._active)
 
     def claim(self, name: str) -> Record | None:
         """Takes the lease of an operation that nobody drives; None when someone does or it has ended."""
         try:
             record = self._records.get(name)
         except NotFound:
-            self._unmark_active(name)
+            self._unmark(name)
             return None
         if record.body["state"] in TERMINAL:
-            self._unmark_active(name)
+            self._unmark(name)
             return None
+        taken = False
 
         def change(body: dict[str, Any]) -> dict[str, Any] | None:
-            if body["state"] in TERMINAL or not self._is_free(body.get("lease")):
+            nonlocal taken
+            taken = body["state"] not in TERMINAL and self._holder.is_free(body.get("lease"))
+            if not taken:
                 return None
-            body["lease"] = self._lease()
+            body["lease"] = self._holder.lease()
             body["attempt"] += 1
             if body["state"] == "QUEUED":
                 body["state"] = "WAITING_FOR_RESOURCES"
             return body
 
-        claimed = self._records.update(name, change)
-        mine = claimed.body.get("lease", {}).get("owner") == self._owner and claimed.version > record.version
-        return claimed if mine else None
+        claimed = self._records.update(name, _counted(change))
+        return claimed if taken else None
+
+    def is_driven(self, name: str) -> bool:
+        """Whether someone holds the lease of an operation now."""
+        return not self._holder.is_free(self._records.get(name).body.get("lease"))
 
     def advance(self, name: str, change: Callable[[dict[str, Any]], None]) -> Record:
-        """Applies a driver's change and renews its lease. Raises WrongState when the lease was lost or the operation has ended."""
+        """Applies a driver's change and renews its lease. Raises LeaseLost when it is not this driver's any more."""
 
         def guarded(body: dict[str, Any]) -> dict[str, Any]:
-            if body["state"] in TERMINAL or body.get("lease", {}).get("owner") != self._owner:
-                raise WrongState(f"{name} is not driven by this process any more")
+            if body["state"] in TERMINAL or not self._holder.holds(body.get("lease")):
+                raise LeaseLost(f"{name} is not driven by this process any more")
             change(body)
-            body["lease"] = self._lease()
+            body["lease"] = self._holder.lease()
             body["update_time_s"] = self._clock()
             return body
 
-        return self._records.update(name, guarded)
+        return self._records.update(name, _counted(guarded))
 
     def succeed(
         self, name: str, response: Response, failures: list[dict[str, str]], manifest: Mapping[str, Any]
@@ -154,49 +157,49 @@ class Ledger:
             self._end(body)
 
         self.advance(name, change)
-        self._unmark_active(name)
+        self._unmark(name)
 
     def fail(self, name: str, error: UnderstudyError) -> None:
         """Ends an operation badly."""
 
         def change(body: dict[str, Any]) -> None:
             body["state"] = "FAILED"
-            body["error"] = {
-                "code": error.code,
-                "reason": error.reason,
-                "message": error.message,
-                "metadata": error.metadata,
-            }
+            body["error"] = error.to_json()
             self._end(body)
 
         self.advance(name, change)
-        self._unmark_active(name)
+        self._unmark(name)
 
     def cancelled(self, name: str) -> None:
         """Ends an operation that someone asked to end."""
 
         def change(body: dict[str, Any]) -> None:
             body["state"] = "CANCELLED"
-            body["error"] = {
-                "code": "CANCELLED",
-                "reason": "CANCELLED",
-                "message": "the operation was cancelled",
-                "metadata": {},
-            }
+            body["error"] = Cancelled("the operation was cancelled").to_json()
             self._end(body)
 
         self.advance(name, change)
-        self._unmark_active(name)
+        self._unmark(name)
 
     def request_cancel(self, name: str) -> None:
         """Asks the driver to stop; nothing happens to an operation that has ended."""
-        self._records.update(name, lambda body: None if body["state"] in TERMINAL else {**body, "state": "CANCELLING"})
+        self._records.update(
+            name, _counted(lambda body: None if body["state"] in TERMINAL else {**body, "state": "CANCELLING"})
+        )
 
     def delete(self, name: str) -> None:
         """Forgets an ended operation; its results stay."""
         if self._records.get(name).body["state"] not in TERMINAL:
             raise WrongState(f"{name} has not ended: cancel it first")
         self._records.delete(name)
+
+    def _unmark(self, name: str) -> None:
+        # Looked at again afterwards: a submission that makes or requeues the record at this moment needs its marker. It sets the
+        # marker after the record, so one of the two sees the other.
+        self._active.remove(name)
+        with contextlib.suppress(NotFound):
+            if self._records.get(name).body["state"] not in TERMINAL:
+                self._active.add(name)
 
     def _end(self, body: dict[str, Any]) -> None:
         body["end_time_s"] = self._clock()
@@ -216,6 +219,7 @@ class Ledger:
             "chunks_total": len(submission.plan.chunks),
             "create_time_s": self._clock(),
             "attempt": 0,
+            "writes": 1,
             "actor": submission.actor,
             "labels": submission.labels,
             "traceparent": submission.traceparent,
@@ -237,28 +241,23 @@ class Ledger:
                     metadata={"operation": known},
                 ) from None
 
-    def _mark_active(self, name: str) -> None:
-        self._store.put(ACTIVE_PREFIX + name.replace("/", "="), b"", media_type="text/plain")
-
-    def _unmark_active(self, name: str) -> None:
-        self._store.delete(ACTIVE_PREFIX + name.replace("/", "="))
-
-    def _lease(self) -> dict[str, Any]:
-        return {"owner": self._owner, "expires_s": self._clock() + LEASE_S}
-
-    def _is_free(self, lease: dict[str, Any] | None) -> bool:
-        if not lease or lease["expires_s"] < self._clock():
-            return True
-        host, pid, started = lease["owner"].rsplit(":", 2)
-        return bool(host == socket.gethostname() and _process_start(int(pid)) != started)
-
 
 def append_log(body: dict[str, Any], severity: str, text: str) -> None:
-    """Adds a line to an operation's log, numbered; only the newest are kept."""
-    lines = body["log"]
-    number = lines[-1]["number"] + 1 if lines else 1
-    lines.append({"number": number, "severity": severity, "text": text, "time_s": time.time()})
-    del lines[:-KEPT_LOG_LINES]
+    """Adds a line to an operation's log; only the newest are kept. ``write`` is the write of the record that it comes with."""
+    body["log"].append({"write": body["writes"] + 1, "severity": severity, "text": text, "time_s": time.time()})
+    del body["log"][:-KEPT_LOG_LINES]
+
+
+def _counted(
+    change: Callable[[dict[str, Any]], dict[str, Any] | None],
+) -> Callable[[dict[str, Any]], dict[str, Any] | None]:
+    """``change`` that counts the writes of a record, so that a log line knows the version which brought it."""
+
+    def counted(body: dict[str, Any]) -> dict[str, Any] | None:
+        changed = change(body)
+        return changed and {**changed, "writes": changed["writes"] + 1}
+
+    return counted
 
 
 def _requeued(body: dict[str, Any], now_s: float) -> dict[str, Any]:
@@ -276,13 +275,3 @@ def _checked_request_id(value: str) -> str:
     ):
         raise InvalidInput(f"request_id {value!r} must be a UUID", fields={"request_id": "must be a UUID"})
     return value
-
-
-def _process_start(pid: int) -> str:
-    """When a process of this machine began, in clock ticks; empty when there is none. Tells a reused pid from the one that held a lease."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except FileNotFoundError:
-        return "" if Path("/proc").is_dir() else "unknown"
-    fields = stat.rpartition(")")[2].split()
-    return "" if fields[0] == "Z" else fields[19]

@@ -37,21 +37,23 @@ class Work(Protocol):
 
 
 class Reconciler:
-    """Scans every few seconds, and at once when poked."""
+    """Scans every few seconds, and at once when poked. Each kind of work has drivers of its own, so that training runs, which last for
+    days, never keep operations waiting; ``parallel`` drivers where ``add`` names no other number."""
 
     def __init__(self, metrics: Metrics, *, parallel: int) -> None:
         self._metrics = metrics
-        self._works: list[Work] = []
-        self._pool = ThreadPoolExecutor(parallel, thread_name_prefix="driver")
+        self._parallel = parallel
+        self._works: list[tuple[Work, ThreadPoolExecutor]] = []
         self._driven: set[tuple[str, str]] = set()
         self._lock = threading.Lock()
         self._wake = threading.Event()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._loop, name="reconciler", daemon=True)
 
-    def add(self, work: Work) -> None:
+    def add(self, work: Work, *, parallel: int = 0) -> None:
         """Before ``start``."""
-        self._works.append(work)
+        pool = ThreadPoolExecutor(parallel or self._parallel, thread_name_prefix=f"drive-{work.kind}")
+        self._works.append((work, pool))
 
     def start(self) -> None:
         """Begins scanning."""
@@ -67,26 +69,29 @@ class Reconciler:
         self._wake.set()
         if self._thread.ident is not None:
             self._thread.join()
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        for _, pool in self._works:
+            pool.shutdown(wait=True, cancel_futures=True)
 
     def _loop(self) -> None:
         while not self._stopping.is_set():
             self._wake.clear()
-            for work in self._works:
+            for work, pool in self._works:
                 try:
-                    self._scan(work)
+                    self._scan(work, pool)
                 except UnderstudyError as error:
                     _LOG.warning("cannot look for %s now: %s", work.kind, error)
+                except Exception:  # noqa: BLE001  without this thread nothing is ever driven again
+                    _LOG.exception("looking for %s failed by a mistake of this program", work.kind)
             self._wake.wait(SCAN_EVERY_S)
 
-    def _scan(self, work: Work) -> None:
+    def _scan(self, work: Work, pool: ThreadPoolExecutor) -> None:
         for name in work.candidates():
             key = (work.kind, name)
             with self._lock:
                 if key in self._driven or self._stopping.is_set():
                     continue
                 self._driven.add(key)
-            self._pool.submit(self._drive, work, name)
+            pool.submit(self._drive, work, name)
 
     def _drive(self, work: Work, name: str) -> None:
         gauge = self._metrics.operations.labels(kind=work.kind)

@@ -93,13 +93,12 @@ class OperationWatch(operation_pb2_grpc.OperationWatchServiceServicer):
     ) -> AsyncIterator[operation_pb2.WatchOperationResponse]:
         """Streams until the operation ends."""
         names.parse(request.name, "projects", "operations")
-        seen, state, lines_seen = request.after_sequence, "", 0
+        seen, state = request.after_sequence, ""
         sent_at = time.monotonic()
         while True:
             record = await asyncio.to_thread(self._ledger.get, request.name)
             if record.version > seen or not state:
-                for number, line, at in log_lines(record, lines_seen):
-                    lines_seen = number
+                for line, at in log_lines(record, seen):
                     yield operation_pb2.WatchOperationResponse(sequence=record.version, time=timestamp(at), log=line)
                 event = operation_pb2.WatchOperationResponse(sequence=record.version, time=timestamp(record.updated_s))
                 metadata = ledger_metadata(record)

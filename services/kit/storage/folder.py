@@ -178,30 +178,51 @@ class FolderStore:
         return entry.info
 
     def put_many(self, items: Iterable[tuple[str, bytes, str]]) -> list[ObjectInfo]:
-        """See ``ObjectStore.put_many``. The fsyncs of a batch run together; side file and folder cost one each."""
-        stored: list[ObjectInfo] = []
+        """See ``ObjectStore.put_many``. The fsyncs of a batch run together; side file and folder cost one each.
+
+        Objects that are there already, with these bytes, are read and left alone: a chunk that runs twice writes nothing.
+        """
+        infos: list[ObjectInfo] = []
         batch: list[_Entry] = []
         batch_bytes = 0
-
-        def flush() -> None:
-            nonlocal batch, batch_bytes
-            entries, batch, batch_bytes = batch, [], 0
-            self._store(entries, if_absent=False)
-            stored.extend(entry.info for entry in entries)
-
+        left_alone: set[str] = set()
         try:
             for key, data, media_type in items:
-                self._path(key)
                 check_media_type(media_type)
+                held = self._held(key, data, media_type)
+                if held is not None:
+                    infos.append(held)
+                    left_alone.add(key.rpartition("/")[0])
+                    continue
                 batch.append(_Entry(key, media_type, self._stage(key, data)))
+                infos.append(batch[-1].info)
                 batch_bytes += len(data)
                 if len(batch) == BATCH_OBJECTS or batch_bytes >= BATCH_BYTES:
-                    flush()
+                    self._store(batch, if_absent=False)
+                    batch, batch_bytes = [], 0
             if batch:
-                flush()
+                self._store(batch, if_absent=False)
+            for folder in left_alone:  # whoever wrote them may have died before this
+                with _os_errors(folder):
+                    _fsync_folder(f"{self._root}/{folder}")
         finally:
             self._discard([entry.staged for entry in batch])
-        return stored
+        return infos
+
+    def _held(self, key: str, data: bytes, media_type: str) -> ObjectInfo | None:
+        """What is known of ``key`` if exactly these bytes, whole, and this type are stored under it."""
+        if not os.path.lexists(self._path(key)):
+            return None
+        try:
+            info = self.stat(key)
+            same = (
+                info.media_type == media_type
+                and info.sha256 == hashlib.sha256(data).hexdigest()
+                and self.get(key) == data
+            )
+        except (NotFound, Corrupt):
+            return None
+        return info if same else None
 
     def delete(self, key: str) -> None:
         """See ``ObjectStore.delete``. Folders left empty go with the object."""
@@ -308,8 +329,6 @@ class FolderStore:
                 recorded = read_lines(Path(side_path), name, self.uri(entry.key))
             except Corrupt:  # a damaged side file must not keep anyone from storing the object anew
                 recorded = []
-            if recorded == [entry.line] and _hash_file(descriptor) == entry.staged.sha256:
-                return  # the same bytes, whole: running a chunk twice costs a look, not a write
             if not recorded:
                 recorded = [Line(_hash_file(descriptor), os.fstat(descriptor).st_size, "")]
         finally:
@@ -338,12 +357,13 @@ class FolderStore:
                 Path(path).mkdir()
                 changed.append(parent)
             except FileExistsError:
-                if not Path(path).is_dir():
-                    raise self._not_a_folder(key) from None
+                with suppress(FileNotFoundError):  # removed again meanwhile: then the next step finds that out
+                    if not stat.S_ISDIR(os.lstat(path).st_mode):
+                        raise self._not_a_folder(key) from None
             except NotADirectoryError:
                 raise self._not_a_folder(key) from None
             except FileNotFoundError:  # a deletion took the empty parent away between two steps
-                return self._make_folder(folder, key)
+                return [*changed, *self._make_folder(folder, key)]
         return changed
 
     def _remove_if_empty(self, folder: str) -> bool:

@@ -82,7 +82,7 @@ class ObjectStore(Protocol):
         """Store many small objects, each (key, bytes, media type), at a fraction of the cost of as many ``put``.
 
         Each object is whole or absent, and all survive a power cut once this returns; when it raises, some may have
-        been stored. ``items`` may be a generator: it is drawn in batches.
+        been stored. ``items`` may be a generator: it is drawn in batches. Its keys must all differ: the order of writing is not promised.
         """
         ...
 

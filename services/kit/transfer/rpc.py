@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
 URL_LIFE_S = 900
 MAX_UPLOAD_BYTES = 5 * 2**30  # one S3 PUT
-_SHA256 = re.compile(r"^[0-9a-f]{64}$")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 def register(registrar: Registrar, context: ServiceContext) -> None:
     """Adds the service."""
     transfer_service_pb2_grpc.add_TransferServiceServicer_to_server(
-        Transfer(context, registrar.service_names), registrar.server
+        Transfer(context, registrar), registrar.server
     )
     registrar.added("understudy.v1.TransferService")
 
@@ -33,10 +33,10 @@ def register(registrar: Registrar, context: ServiceContext) -> None:
 class Transfer(transfer_service_pb2_grpc.TransferServiceServicer):
     """Uploads lie under their digest, `projects/p/uploads/<sha256>`: sending a file twice costs one question."""
 
-    def __init__(self, context: ServiceContext, service_names: list[str]) -> None:
+    def __init__(self, context: ServiceContext, registrar: Registrar) -> None:
         self._context = context
         self._store = context.store
-        self._service_names = service_names
+        self._registrar = registrar
         store = context.settings.store
         # A folder cannot be PUT to: files are dropped beside it and taken in, checked, by CompleteUploads.
         self._inbox = store.root.resolve().parent / "incoming" if store.kind == "folder" else None
@@ -66,7 +66,8 @@ class Transfer(transfer_service_pb2_grpc.TransferServiceServicer):
         """See transfer_service.proto."""
         return transfer_service_pb2.Capabilities(
             version=version("understudy"),
-            services=self._service_names,
+            services=self._registrar.service_names,
+            methods=self._registrar.method_names,
             max_message_bytes=4 * 2**20,
             max_page_size=MAX_PAGE_SIZE,
             executor=self._context.settings.execution.kind,
@@ -129,7 +130,7 @@ class Transfer(transfer_service_pb2_grpc.TransferServiceServicer):
 
 
 def _upload_key(parent: str, item: transfer_service_pb2.UploadItem) -> str:
-    if not _SHA256.match(item.digest.sha256):
+    if not _SHA256.fullmatch(item.digest.sha256):
         raise InvalidInput(
             "digest.sha256 must be 64 lower-case hexadecimal digits", fields={"items.digest.sha256": "not a SHA-256"}
         )

@@ -1,0 +1,1 @@
+"""One module per command or noun; each exports it under the command's name."""
