@@ -21,7 +21,7 @@ from google.longrunning import operations_pb2, operations_pb2_grpc
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 
-from understudy.errors import UnderstudyError, from_rpc_error, from_status
+from understudy.errors import UnderstudyError, from_operation, from_rpc_error
 from understudy.v1 import (
     face_service_pb2_grpc,
     faceset_service_pb2_grpc,
@@ -168,9 +168,7 @@ class Client:
                 timeout=_WAIT_POLL_S + 10,
             )
         if operation.HasField("error"):
-            error = from_status(operation.error)
-            error.work = operation.name
-            raise error
+            raise from_operation(operation)
         operation.response.Unpack(response)
         return response
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import grpc
+from google.longrunning import operations_pb2
 from google.rpc import error_details_pb2, status_pb2
 
 _DETAILS_KEY = "grpc-status-details-bin"
@@ -72,6 +73,13 @@ def from_status(status: status_pb2.Status) -> UnderstudyError:
             detail.Unpack(request)
             result.request_id = request.request_id
     return result
+
+
+def from_operation(operation: operations_pb2.Operation) -> UnderstudyError:
+    """The error that an operation ended with."""
+    error = from_status(operation.error)
+    error.work = operation.name
+    return error
 
 
 def _code_name(number: int) -> str:

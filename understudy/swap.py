@@ -73,7 +73,7 @@ class SwapEvent:
 
 @dataclass(frozen=True, slots=True)
 class SwapResult:
-    """What came of it: names of everything made, counts, and seconds a stage. ``failed_items``: by stage, how many frames or faces failed."""
+    """What came of it: names of everything made, counts, and seconds a stage. ``failed_items``: failures by stage."""
 
     project: str
     src_faceset: str
@@ -131,9 +131,7 @@ def operation_event(stage: str, event: operation_pb2.WatchOperationResponse) -> 
     )
 
 
-def run_event(
-    stage: str, event: training_service_pb2.WatchRunResponse, target_iteration: int = 0
-) -> SwapEvent | None:
+def run_event(stage: str, event: training_service_pb2.WatchRunResponse, target_iteration: int = 0) -> SwapEvent | None:
     """What to show for an event of a training run whose end is ``target_iteration`` (0: none); None for the others."""
     kind = event.WhichOneof("event")
     if kind == "report":

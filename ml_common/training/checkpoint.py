@@ -37,7 +37,7 @@ OPTIMIZER_FILE = "optimizer.safetensors"
 STATE_FILE = "state.json"
 
 
-class CorruptCheckpoint(ValueError):  # noqa: N818  # named by what it says to the reader of a log
+class CorruptCheckpoint(ValueError):
     """A checkpoint cannot be trusted; the message names the file and what is wrong with it."""
 
 

@@ -31,19 +31,26 @@ _FIXED = {"mutable": False}
 class TrainConfig:
     """A run's options. Every ValueError names the field, the value it had and what it may be.
 
-    model: architecture, resolution, dims and face type. seed: weights, order of samples and augmentation follow from
-    it. batch_size: samples of each side per iteration, over all workers together. optimizer, learning_rate;
-    lr_dropout: share of weights that move in an iteration, 1 = all, 0.3 is usual late in a run; lr_cosine_period:
-    iterations of one cosine of the learning rate, 0 = constant; clipgrad: clip the gradient's norm at 1. random_warp:
-    warp the network's input; unwarped_every: every n-th iteration repeats the previous samples unwarped, 0 = never;
-    random_src_flip, random_dst_flip: mirror at random; scale_range: 0.15 draws scales from 1/1.15 to 1.15;
-    random_hsv_power: 0 to 0.3, colour jitter of the src input; augmentation: "reference" reproduces DeepFaceLab's
-    draws, biases included. uniform_yaw: draw every yaw equally often. masked_training, eyes_mouth_prio,
-    blur_out_mask: see LossConfig. loss_family: which losses. loss_reduction: "mean" over the batch, or the
-    reference's "sum". freeze_inter_ab_without_warp: the reference's hidden rule for liae: with random_warp off,
+    model: architecture, resolution, dims and face type. seed: weights, order of samples and augmentation follow from it.
+    batch_size: samples of each side per iteration, over all workers together.
+
+    optimizer, learning_rate. lr_warmup_iterations: the rate rises from 0 over so many; the optimizers' first steps are
+    three times too long (they have no bias correction), which at a high rate saturates a net for good.
+    lr_cosine_period: iterations of one cosine of the rate, 0 = constant; twice the target lets it fall to 0 at the end.
+    lr_dropout: share of weights that move in an iteration, 1 = all, 0.3 is usual late in a run. clipgrad: clip the
+    gradient's norm at 1.
+
+    random_warp: warp the network's input. unwarped_every: every n-th iteration repeats the previous samples unwarped,
+    0 = never. random_src_flip, random_dst_flip: mirror at random. scale_range: 0.15 draws scales from 1/1.15 to 1.15.
+    random_hsv_power: 0 to 0.3, colour jitter of the src input. augmentation: "reference" reproduces DeepFaceLab's draws,
+    biases included. uniform_yaw: draw every yaw equally often.
+
+    masked_training, eyes_mouth_prio, blur_out_mask, loss_family: see LossConfig. loss_reduction: "mean" over the batch,
+    or the reference's "sum". freeze_inter_ab_without_warp: the reference's hidden rule for liae: with random_warp off,
     inter_AB does not train. precision: "bfloat16" runs the networks under autocast; losses and weights stay float32.
-    target_iteration: where the run ends, 0 = endless. save_every_s, save_every_iterations: checkpoints, 0 = not by
-    that measure. preview_every_iterations (0 = none), report_every_iterations: cadence of events.
+
+    target_iteration: where the run ends, 0 = endless. save_every_s, save_every_iterations: checkpoints, 0 = not by that
+    measure. preview_every_iterations (0 = none), report_every_iterations: cadence of events.
     """
 
     model: ModelConfig = field(metadata=_FIXED)
@@ -53,6 +60,7 @@ class TrainConfig:
     learning_rate: float = 5e-5
     lr_dropout: float = 1.0
     lr_cosine_period: int = 0
+    lr_warmup_iterations: int = 0
     clipgrad: bool = False
     random_warp: bool = True
     unwarped_every: int = 0
@@ -165,6 +173,7 @@ _WHOLE_NUMBERS = {
     "seed": 0,
     "batch_size": 1,
     "lr_cosine_period": 0,
+    "lr_warmup_iterations": 0,
     "unwarped_every": 0,
     "target_iteration": 0,
     "save_every_iterations": 0,

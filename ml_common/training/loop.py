@@ -38,7 +38,7 @@ from ml_common.training.samples import FaceSample, SampleSet
 from ml_common.training.step import TrainState, copy_weights_from_rank_0, train_step
 
 
-class TrainingDiverged(RuntimeError):  # noqa: N818  # named by what it says to the reader of a log
+class TrainingDiverged(RuntimeError):
     """A loss or a weight is no longer a number. Nothing was saved since the last checkpoint that the message names."""
 
 

@@ -56,7 +56,6 @@ class TrainState:
         config.require_same_run(self.config)
         self.config = config
         for group in self.optimizer.param_groups:
-            group["lr"] = config.learning_rate
             group["lr_dropout"] = config.lr_dropout
             group["lr_cos"] = config.lr_cosine_period
             group["clipnorm"] = CLIP_NORM if config.clipgrad else 0.0
@@ -105,6 +104,8 @@ def train_step(state: TrainState, batch: Batch, *, measure_gradients: bool = Fal
     loss.backward()  # type: ignore[no-untyped-call]
     _sum_gradients_over_processes(state.model)
     norm = _gradient_norm(state.model) if measure_gradients else None
+    for group in state.optimizer.param_groups:
+        group["lr"] = _learning_rate(config, state.iteration)
     state.optimizer.step()
     state.iteration += 1
     return StepReport(src_sum.detach(), dst_sum.detach(), losses.src.shape[0], norm)
@@ -117,14 +118,20 @@ def copy_weights_from_rank_0(model: SwapModel) -> None:
             dist.broadcast(parameter.data, src=0)
 
 
+def _learning_rate(config: TrainConfig, iteration: int) -> float:
+    if iteration >= config.lr_warmup_iterations:
+        return config.learning_rate
+    return config.learning_rate * (iteration + 1) / (config.lr_warmup_iterations + 1)
+
+
 def _channels_last(batch_NCHW: Tensor) -> Tensor:
     return batch_NCHW.contiguous(memory_format=torch.channels_last)
 
 
 def _gradient_norm(model: SwapModel) -> Tensor:
     gradients = [p.grad for p in model.parameters() if p.grad is not None]
-    norms: Tensor = torch.stack(list(torch._foreach_norm(gradients)))
-    return torch.linalg.vector_norm(norms)
+    norm: Tensor = torch.linalg.vector_norm(torch.stack(list(torch._foreach_norm(gradients))))
+    return norm
 
 
 def _sum_gradients_over_processes(model: SwapModel) -> None:

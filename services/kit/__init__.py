@@ -1,5 +1,5 @@
-"""What every service shares: settings, server, errors, storage, operations, executors. Services import this and ``ml_common``, nothing else of
-each other."""
+"""What every service shares: settings, server, errors, storage, operations, executors. Services import this and ``ml_common``, nothing
+else of each other."""
 
 import os
 

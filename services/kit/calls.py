@@ -50,7 +50,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         handler = await continuation(details)
         method = details.method
         if handler is None or handler.request_streaming or method.startswith(_OPEN_METHODS):
-            return handler  # unknown methods answer UNIMPLEMENTED; only reflection streams requests; probes have no token
+            # Unknown methods answer UNIMPLEMENTED; only reflection streams requests; probes have no token.
+            return handler
         if handler.response_streaming:
             return grpc.unary_stream_rpc_method_handler(
                 self._stream(handler.unary_stream, method), handler.request_deserializer, handler.response_serializer

@@ -53,10 +53,10 @@ class CheckpointStore:
         number = newest.number + 1 if newest else 1
         while True:
             name = f"{run}/checkpoints/{number:08d}"
-            files = {
-                path.name: self._store.put(f"{name}/{path.name}", path).sha256 or ""
-                for path in sorted(directory.iterdir())
-            }
+            files = self._put_files(name, directory)
+            if files is None:
+                number += 1  # a save that died, or a driver that lost its lease and is still saving; its files stay
+                continue
             body = {
                 "schema": 1,
                 "iteration": iteration,
@@ -71,6 +71,16 @@ class CheckpointStore:
                 return self.get(name)
             except AlreadyExists:
                 number += 1  # a driver that lost its lease was still saving; its checkpoint stays
+
+    def _put_files(self, name: str, directory: Path) -> dict[str, str] | None:
+        """Stores the files; None when someone else's are there. Never over them: their manifest may be written at this moment."""
+        files: dict[str, str] = {}
+        for path in sorted(directory.iterdir()):
+            try:
+                files[path.name] = self._store.put(f"{name}/{path.name}", path, if_absent=True).sha256 or ""
+            except AlreadyExists:
+                return None
+        return files
 
     def get(self, name: str) -> CheckpointInfo:
         """A checkpoint by name; NotFound when there is none, Corrupt when its manifest is not one."""

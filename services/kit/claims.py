@@ -69,11 +69,16 @@ class Leaseholder:
         return bool(host == socket.gethostname() and _process_start(int(pid)) != started)
 
 
+def is_alive(pid: int) -> bool:
+    """Whether this machine has such a process."""
+    return _process_start(pid) != ""
+
+
 def _process_start(pid: int) -> str:
     """When a process of this machine began, in clock ticks; empty when there is none. Tells a reused pid from the one that held a lease."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):  # the latter when it ends while it is read
         return "" if Path("/proc").is_dir() else "unknown"
     fields = stat.rpartition(")")[2].split()
     return "" if fields[0] == "Z" else fields[19]

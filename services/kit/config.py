@@ -158,7 +158,9 @@ def _refuse_unknown_environment() -> None:
     for name in sorted(os.environ):
         section, separator, _ = name.removeprefix("UNDERSTUDY_").partition("__")
         if name.startswith("UNDERSTUDY_") and separator and section.lower() not in Settings.model_fields:
-            raise InvalidInput(f"the environment variable {name} is no setting: there is no section {section.lower()!r}")
+            raise InvalidInput(
+                f"the environment variable {name} is no setting: there is no section {section.lower()!r}"
+            )
 
 
 def _nested(overrides: Mapping[str, Any]) -> dict[str, Any]:
@@ -169,6 +171,8 @@ def _nested(overrides: Mapping[str, Any]) -> dict[str, Any]:
         for section in sections:
             target = target.setdefault(section, {})
             if not isinstance(target, dict):
-                raise InvalidInput(f"setting {name}: {section} is given as one value as well", fields={name: "given twice"})
+                raise InvalidInput(
+                    f"setting {name}: {section} is given as one value as well", fields={name: "given twice"}
+                )
         target[leaf] = {**value} if isinstance(value, Mapping) else value
     return values

@@ -30,7 +30,6 @@ class UnderstudyError(Exception):
         self.reason = reason or self.default_reason
         self.metadata = dict(metadata or {})
 
-
     def to_json(self) -> dict[str, Any]:
         """For a record, or for the way between processes: pickle would lose the keyword arguments."""
         kind = next(known.__name__ for known in type(self).__mro__ if known.__module__ == __name__)

@@ -22,7 +22,7 @@ from ml_common.facesets import FaceRecord, RevisionTable, read_revision, write_r
 from services.kit.errors import AlreadyExists, Conflict, Corrupt, NotFound
 from services.kit.operations.plan import canonical_json
 from services.kit.records import Record, Records
-from services.kit.storage import ObjectStore
+from services.kit.storage import ObjectInfo, ObjectStore
 
 
 def image_key(faceset: str, face_id: str) -> str:
@@ -89,14 +89,23 @@ class FacesetStore:
         if current != parent:
             raise Conflict(f"{faceset} is at revision {current}, this change was made from {parent}: read it again")
         number = parent + 1
-        self._put_revision(faceset, number, table, parent=parent, method=method, summary=summary, actor=actor)
+        if etag is not None and self.get(faceset).etag != etag:
+            raise Conflict(f"{faceset} has changed since it was read: read it again")
+        try:
+            self._put_revision(faceset, number, table, parent=parent, method=method, summary=summary, actor=actor)
+        except Conflict:
+            # Whoever made the revision may have died before the record pointed at it; without this nobody could go on.
+            self._put_in_force(faceset, number, self.table(faceset, number)[1])
+            raise
+        return self._put_in_force(faceset, number, table)
 
+    def _put_in_force(self, faceset: str, number: int, table: RevisionTable) -> Record:
         def change(body: dict[str, Any]) -> dict[str, Any] | None:
             if int(body["revision"]) >= number:
                 return None
             return {**body, **_counts(table), "revision": str(number)}
 
-        return self._records.update(faceset, change, etag=etag)
+        return self._records.update(faceset, change)
 
     def table(self, faceset: str, revision: int = 0) -> tuple[int, RevisionTable]:
         """A revision's number and rows; 0 for the one in force."""
@@ -115,8 +124,13 @@ class FacesetStore:
 
     def revision_facts(self, faceset: str, number: int) -> dict[str, Any]:
         """What made a revision: canonical JSON of FacesetRevision."""
-        facts: dict[str, Any] = json.loads(self._store.get(_facts_key(faceset, number)))
-        return facts
+        try:
+            facts: dict[str, Any] = json.loads(self._store.get(_facts_key(faceset, number)))
+            return facts
+        except NotFound:
+            # Its maker died between the table and the facts: what the table says is all there is.
+            info = self._store.stat(_table_key(faceset, number))
+            return self._facts(faceset, number, self.table(faceset, number)[1], info)
 
     def faces(self, faceset: str, record_keys: Sequence[str]) -> list[FaceRecord]:
         """Sidecars by key, in order."""
@@ -142,17 +156,10 @@ class FacesetStore:
                 raise Conflict(f"{faceset} got another revision {number} meanwhile: read it again") from None
             info = self._store.stat(key)  # this very change, begun before a crash
         facts = {
-            "name": f"{faceset}/revisions/{number}",
-            "number": str(number),
+            **self._facts(faceset, number, table, info),
             "parent": str(parent),
             "method": method,
             "summary": summary,
-            **_counts(table),
-            "manifest": {
-                "uri": self._store.uri(key),
-                "digest": {"sha256": info.sha256, "sizeBytes": str(info.size_bytes)},
-                "mediaType": info.media_type,
-            },
             "actor": actor,
             "createTime": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         }
@@ -160,6 +167,18 @@ class FacesetStore:
             self._store.put(
                 _facts_key(faceset, number), canonical_json(facts), media_type="application/json", if_absent=True
             )
+
+    def _facts(self, faceset: str, number: int, table: RevisionTable, info: ObjectInfo) -> dict[str, Any]:
+        return {
+            "name": f"{faceset}/revisions/{number}",
+            "number": str(number),
+            **_counts(table),
+            "manifest": {
+                "uri": self._store.uri(info.key),
+                "digest": {"sha256": info.sha256, "sizeBytes": str(info.size_bytes)},
+                "mediaType": info.media_type,
+            },
+        }
 
 
 def _counts(table: RevisionTable) -> dict[str, str]:

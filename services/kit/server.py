@@ -61,12 +61,12 @@ class _NotingServer:
     def add_generic_rpc_handlers(self, handlers: Sequence[grpc.GenericRpcHandler]) -> None:
         self._server.add_generic_rpc_handlers(handlers)
 
-    def add_registered_method_handlers(self, service: str, handlers: Mapping[str, grpc.RpcMethodHandler]) -> None:
+    def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Any]) -> None:
         for method, handler in handlers.items():
             behaviour: Any = handler.unary_unary or handler.unary_stream
             if not behaviour.__module__.endswith("_pb2_grpc"):
                 self._method_names.append(f"{service}/{method}")
-        self._server.add_registered_method_handlers(service, handlers)  # type: ignore[attr-defined]
+        self._server.add_registered_method_handlers(service, handlers)
 
 
 async def serve(

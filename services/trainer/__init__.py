@@ -1,9 +1,9 @@
 """Training: runs that last for days and are steered while they go on.
 
-``rpc`` and ``convert`` face the callers, ``app`` holds the use cases: every verb is one update of the run's record. ``driver`` takes a run
-that nobody drives and sees it to its end; ``backend`` starts its workers (Ray Train, or this process for tests); ``worker`` is what they do,
-with ``link`` as their line to the store. ``run`` says what stands in a record and what may follow what. The one thing to get wrong: nothing
-is sent to workers. They read wishes in the record and write what they did beside them, so a server may die and be replaced meanwhile.
+``rpc`` and ``convert`` face the callers, ``app`` holds the use cases: every verb is one update of the run's record. ``driver`` takes a
+run that nobody drives and sees it to its end; ``backend`` starts its workers (Ray Train, or this process for tests); ``worker`` is what
+they do, with ``link`` as their line to the store. ``run`` says what stands in a record. The one thing to get wrong: nothing is sent to
+workers. They read wishes in the record and write what they did beside them, so a server may die and be replaced meanwhile.
 """
 
 from __future__ import annotations

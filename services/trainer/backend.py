@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from services.kit.config import Settings
-from services.kit.errors import InvalidInput
+from services.kit.errors import InvalidInput, UnderstudyError
 from services.kit.operations.stage import WorkerEnv
 
 _LOG = logging.getLogger(__name__)
@@ -28,6 +28,29 @@ class TrainJob:
     workers: int
 
 
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why workers are gone that did not go by themselves: a reason of the API and a sentence for people."""
+
+    reason: str
+    message: str
+
+    @classmethod
+    def of(cls, error: BaseException) -> Failure:
+        """What is said of an exception: our own speak for themselves, the text of others may name anything and stays in the log."""
+        if isinstance(error, UnderstudyError):
+            return cls(error.reason, error.message)
+        return cls(
+            "INTERNAL",
+            f"training failed by a mistake of this program ({type(error).__name__}); the worker's log has the details",
+        )
+
+
+WORKER_DIED = Failure(
+    "WORKER_LOST", "a worker process died, most likely for want of memory: lower batch_size, or give it more"
+)
+
+
 class TrainHandle(Protocol):
     """Workers that were started."""
 
@@ -35,8 +58,8 @@ class TrainHandle(Protocol):
         """Waits; whether they are gone."""
         ...
 
-    def failure(self) -> str:
-        """Once they are gone: why, in a line, when they did not go by themselves; else empty."""
+    def failure(self) -> Failure | None:
+        """Once they are gone: why, when they did not go by themselves."""
         ...
 
     def kill(self) -> None:
@@ -75,7 +98,7 @@ class InlineBackend:
 
 class _Thread:
     def __init__(self, env: WorkerEnv, job: TrainJob) -> None:
-        self._failure = ""
+        self._failure: Failure | None = None
         self._killed = threading.Event()
 
         def work() -> None:
@@ -86,7 +109,7 @@ class _Thread:
                 train_run(env, job, place, killed=self._killed.is_set)
             except Exception as error:  # noqa: BLE001  the edge of a thread: the driver reads it
                 _LOG.exception("training %s failed", job.run)
-                self._failure = f"{type(error).__name__}: {error}"
+                self._failure = Failure.of(error)
 
         self._thread = threading.Thread(target=work, name=f"train-{job.run}", daemon=True)
         self._thread.start()
@@ -96,7 +119,7 @@ class _Thread:
         self._thread.join(timeout_s)
         return not self._thread.is_alive()
 
-    def failure(self) -> str:
+    def failure(self) -> Failure | None:
         """See TrainHandle."""
         return self._failure
 

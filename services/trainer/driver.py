@@ -94,7 +94,8 @@ class RunWork:
                 _LOG.warning("another server drives this run now")
             except UnderstudyError as error:
                 _LOG.warning("failed: %s", error)
-                self._update(name, lambda body: end_badly(body, error.reason, error.message))
+                reason, message = error.reason, error.message
+                self._update(name, lambda body: end_badly(body, reason, message))
                 self._release(name)
 
     def _drive_once(self, name: str, stopping: Callable[[], bool]) -> bool:
@@ -151,8 +152,8 @@ class RunWork:
     def _settle(self, name: str, handle: TrainHandle, checkpoint_before: int, stopping: Callable[[], bool]) -> None:
         """Writes the end of workers that could not write it themselves."""
         failure = handle.failure()
-        if failure:
-            _LOG.warning("the workers are gone: %s", failure)
+        if failure is not None:
+            _LOG.warning("the workers are gone: %s: %s", failure.reason, failure.message)
 
         def change(body: dict[str, Any]) -> None:
             if body["state"] == STOPPING:
@@ -161,13 +162,10 @@ class RunWork:
                 return  # they wrote the end themselves, or the run is paused and stays so without them
             elif checkpoint_iteration(body) > checkpoint_before:
                 requeue(body)  # it came further than the last time: worth another start
+            elif failure is not None:
+                end_badly(body, failure.reason, f"{failure.message}; no new checkpoint was reached")
             else:
-                end_badly(
-                    body,
-                    "WORKER_LOST",
-                    f"the workers were lost {self._context.settings.execution.attempts} times without reaching "
-                    f"another checkpoint; the last time: {failure or 'they ended without a word'}",
-                )
+                end_badly(body, "INTERNAL", "the workers ended without writing how; their log has the details")
 
         if not stopping():
             self._update(name, change)
@@ -190,7 +188,7 @@ class RunWork:
         """A driver's update; renews the lease."""
 
         def fenced(body: dict[str, Any]) -> dict[str, Any]:
-            lease = body.get("lease")
+            lease = body.get("lease", {})
             if not self._holder.holds(lease):
                 raise _LeaseLost
             body["lease"] = {**lease, **self._holder.lease()}

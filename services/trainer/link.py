@@ -208,25 +208,30 @@ class RunLink:
 
     def _run(self) -> None:
         while not self._closing.wait(LOOK_EVERY_S):
-            try:
-                self._exchange(time.monotonic())
-            except Superseded as error:
-                self._break(error)
-                return
-            except UnderstudyError as error:
-                _LOG.warning("the store cannot be reached now: %s", error)
-            except Exception as error:  # noqa: BLE001  the edge of a thread: the training thread raises it
-                self._break(error)
-                return
+            # Apart, because a store that is full takes no events but still tells that a person wants the run to stop.
+            for step in (self._flush_when_due, self._look):
+                try:
+                    step(time.monotonic())
+                except Superseded as error:
+                    self._break(error)
+                    return
+                except UnderstudyError as error:
+                    _LOG.warning("the store cannot be reached now: %s", error)
+                except Exception as error:  # noqa: BLE001  the edge of a thread: the training thread raises it
+                    self._break(error)
+                    return
         try:
             self._flush()
         except UnderstudyError as error:
             _LOG.warning("the last events are lost: %s", error)
 
-    def _exchange(self, now_s: float) -> None:
+    def _flush_when_due(self, now_s: float) -> None:
         if now_s - self._flushed_s >= FLUSH_EVERY_S:
-            self._flush()
             self._flushed_s = now_s
+            self._flush()
+
+    def _look(self, now_s: float) -> None:
+        """Reads the record for wishes; writes progress into it when that is due, which reads it too."""
         with self._changed:
             due = now_s - self._written_s >= PROGRESS_EVERY_S and self._progress
             progress = dict(self._progress) if due else {}
@@ -281,9 +286,7 @@ class RunLink:
             self._is_leaving = bool(body["lease"].get("leaving"))
             self._saves_asked = body.get("savesAsked", 0)
             options = body["options"]
-            self._option_changes |= {
-                name: value for name, value in options.items() if self._options.get(name) != value
-            }
+            self._option_changes |= {name: value for name, value in options.items() if self._options.get(name) != value}
             self._options = dict(options)
             self._changed.notify_all()
 

@@ -15,12 +15,12 @@ import os
 from typing import Any
 
 import ray
-from ray.exceptions import RayError
+from ray.exceptions import RayError, RayTaskError
 
 from services.kit.config import Settings, load_settings, transportable
 from services.kit.execution.executor import open_settings_store, worker_env
 from services.kit.execution.ray_executor import start_ray
-from services.trainer.backend import TrainHandle, TrainJob
+from services.trainer.backend import WORKER_DIED, Failure, TrainHandle, TrainJob
 
 _LOG = logging.getLogger(__name__)
 COLLECTIVE_TIMEOUT_S = 30 * 24 * 3600
@@ -40,7 +40,7 @@ class RayBackend:
         """See TrainBackend. A cluster may grow when workers wait for it, so there Ray decides."""
         if self._settings.execution.kind == "ray-cluster":
             return True
-        wanted, free = self._resources(workers), ray.available_resources()
+        wanted, free = self._resources(workers), ray.available_resources()  # type: ignore[no-untyped-call]
         return all(free.get(kind, 0) >= amount * workers for kind, amount in wanted.items())
 
     def start(self, job: TrainJob) -> TrainHandle:
@@ -49,7 +49,7 @@ class RayBackend:
 
     def _resources(self, workers: int) -> dict[str, float]:
         """What one worker gets. A GPU with a few CPUs to decode for it; without GPUs its share of all CPUs of a machine."""
-        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
         with_gpu = [node for node in nodes if node.get("GPU")]
         device = self._settings.execution.device
         if device.startswith("cuda") or (device == "auto" and with_gpu):
@@ -73,25 +73,29 @@ class _Task:
         ready, _ = ray.wait([self._reference], timeout=timeout_s)
         return bool(ready)
 
-    def failure(self) -> str:
+    def failure(self) -> Failure | None:
         """See TrainHandle."""
         try:
-            return str(ray.get(self._reference))
-        except RayError as error:
-            return _last_line(error)
+            failure: Failure | None = ray.get(self._reference)
+        except RayTaskError as error:  # ``_fit`` itself failed
+            return Failure.of(error.cause)
+        except RayError:
+            return WORKER_DIED
+        return failure
 
     def kill(self) -> None:
         """See TrainHandle."""
         ray.cancel(self._reference, force=True)
 
 
-def _fit(settings_values: dict[str, Any], job: TrainJob, resources: dict[str, float]) -> str:
-    """The task: trains until the workers are gone; the reason in a line when they did not go by themselves."""
+def _fit(settings_values: dict[str, Any], job: TrainJob, resources: dict[str, float]) -> Failure | None:
+    """The task: trains until the workers are gone; why, when they did not go by themselves."""
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", str(HEALTH_CHECK_S))
     os.environ["RAY_TRAIN_METRICS_ENABLED"] = "0"
     os.environ["RAY_CHDIR_TO_TRIAL_DIR"] = "0"  # settings may hold relative paths
-    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train import FailureConfig, RunConfig, ScalingConfig, WorkerGroupError
     from ray.train.torch import TorchConfig, TorchTrainer
+    from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError, WorkerHealthCheckTimeoutError
 
     settings = load_settings(overrides=settings_values)
     trainer = TorchTrainer(
@@ -109,12 +113,15 @@ def _fit(settings_values: dict[str, Any], job: TrainJob, resources: dict[str, fl
     )
     try:
         trainer.fit()
-    except RayError as error:
-        return _last_line(error)
-    except Exception as error:  # noqa: BLE001  TrainingFailedError and whatever else: the driver decides what it means
+    except WorkerGroupError as error:
         _LOG.exception("training %s ended", job.run)
-        return _last_line(error)
-    return ""
+        failures = list(error.worker_failures.values())
+        # Ranks that lost a peer fail too, each in its own way: one that died explains the others.
+        died = any(
+            isinstance(failure, (WorkerHealthCheckFailedError, WorkerHealthCheckTimeoutError)) for failure in failures
+        )
+        return WORKER_DIED if died else Failure.of(failures[0])
+    return None
 
 
 def _storage(settings: Settings) -> dict[str, Any]:
@@ -155,8 +162,3 @@ def _worker(config: dict[str, Any]) -> None:
         threads=config["threads"],
     )
     train_run(worker_env(settings, open_settings_store(settings), device), config["job"], place)
-
-
-def _last_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__

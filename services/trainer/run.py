@@ -13,11 +13,14 @@ owner and the number of the attempt inside the update.
 from __future__ import annotations
 
 import datetime
+import time
 from collections.abc import Callable
 from typing import Any
 
+from services.kit.checkpoint_store import CheckpointInfo
 from services.kit.errors import WrongState
 from services.kit.records import Record, Records
+from services.kit.storage import ObjectStore
 
 QUEUED = "STATE_QUEUED"
 STARTING = "STATE_STARTING"
@@ -73,9 +76,31 @@ def checkpoint_iteration(body: dict[str, Any]) -> int:
     return int(body.get("checkpoint", {}).get("iteration", 0))
 
 
+def checkpoint_json(store: ObjectStore, checkpoint: CheckpointInfo) -> dict[str, Any]:
+    """The JSON of the message Checkpoint."""
+    manifest = checkpoint.manifest
+    return {
+        "name": checkpoint.name,
+        "iteration": str(checkpoint.iteration),
+        "manifest": {
+            "uri": store.uri(manifest.key),
+            "digest": {"sha256": manifest.sha256, "sizeBytes": str(manifest.size_bytes)},
+            "mediaType": manifest.media_type,
+        },
+        "losses": checkpoint.losses,
+        "createTime": time_json(checkpoint.create_time_s),
+    }
+
+
 def now_json() -> str:
     """This moment as the JSON of a Timestamp."""
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return time_json(time.time())
+
+
+def time_json(seconds: float) -> str:
+    """Seconds since the epoch as the JSON of a Timestamp, to the millisecond."""
+    moment = datetime.datetime.fromtimestamp(seconds, datetime.UTC)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def duration_json(seconds: float) -> str:

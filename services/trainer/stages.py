@@ -37,9 +37,7 @@ class OptionsStage(Stage):
             case other:
                 raise InvalidInput(f"there is no question {other!r}")
 
-    def process_chunk(
-        self, env: WorkerEnv, plan: Plan, chunk: Chunk, report: Callable[[int], None]
-    ) -> ChunkOutcome:
+    def process_chunk(self, env: WorkerEnv, plan: Plan, chunk: Chunk, report: Callable[[int], None]) -> ChunkOutcome:
         """Never planned."""
         raise WrongState("options are asked about; no plan consists of them")
 

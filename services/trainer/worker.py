@@ -8,7 +8,10 @@ backend starts the worker again.
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import math
+import shutil
 import tempfile
 import time
 from collections.abc import Callable
@@ -29,6 +32,7 @@ from services.trainer.run import (
     STARTING,
     STOPPING,
     Superseded,
+    checkpoint_json,
     duration_json,
     end_badly,
     guarded,
@@ -104,7 +108,7 @@ def _begin(env: WorkerEnv, job: TrainJob, scratch: Path) -> tuple[Beginning, Pat
         if checkpoint is None:
             body.pop("checkpoint", None)
         else:
-            body["checkpoint"] = checkpoint_json(env, checkpoint)
+            body["checkpoint"] = checkpoint_json(env.store, checkpoint)
         for stale in ("eta", "samplesPerS"):
             body.pop(stale, None)
 
@@ -112,9 +116,7 @@ def _begin(env: WorkerEnv, job: TrainJob, scratch: Path) -> tuple[Beginning, Pat
     sequence = int(body.get("sequence", 0))
     if passed_over:
         log = EventLog(env.store, job.run)
-        lines = [
-            {"time": now_json(), "log": {"severity": "SEVERITY_WARNING", "text": text}} for text in passed_over
-        ]
+        lines = [{"time": now_json(), "log": {"severity": "SEVERITY_WARNING", "text": text}} for text in passed_over]
         sequence = log.append(lines, log.last(sequence))
     beginning = Beginning(
         run=job.run,
@@ -133,7 +135,7 @@ def _begin(env: WorkerEnv, job: TrainJob, scratch: Path) -> tuple[Beginning, Pat
 def _newest_good(env: WorkerEnv, run: str, scratch: Path) -> tuple[CheckpointInfo | None, Path | None, list[str]]:
     """The newest checkpoint whose files are what its manifest says, as a folder; and a sentence for each that is not."""
     checkpoints = CheckpointStore(env.store)
-    passed_over = []
+    passed_over: list[str] = []
     for checkpoint in checkpoints.newest_first(run):
         try:
             return checkpoint, checkpoints.fetch(checkpoint, scratch / f"begin-{checkpoint.number}"), passed_over
@@ -144,7 +146,9 @@ def _newest_good(env: WorkerEnv, run: str, scratch: Path) -> tuple[CheckpointInf
     return None, None, passed_over
 
 
-def _train(env: WorkerEnv, begun: tuple[Beginning, Path | None], place: Place, scratch: Path, killed: Callable[[], bool]) -> None:
+def _train(
+    env: WorkerEnv, begun: tuple[Beginning, Path | None], place: Place, scratch: Path, killed: Callable[[], bool]
+) -> None:
     import torch
 
     from ml_common.training.config import TrainConfig
@@ -156,12 +160,9 @@ def _train(env: WorkerEnv, begun: tuple[Beginning, Path | None], place: Place, s
     try:
         config = TrainConfig.from_dict(beginning.options)
         context = StoreTrainContext(env, beginning, folder, place, link, config)
-        faces = [load_faces(env.store, env.records, *side) for side in (beginning.src, beginning.dst)]
-        if link is None:
-            run_training(config, *faces, context, scratch_dir=scratch, threads=place.threads)
-        else:
-            with link.open():
-                run_training(config, *faces, context, scratch_dir=scratch, threads=place.threads)
+        src, dst = (load_faces(env.store, env.records, *side) for side in (beginning.src, beginning.dst))
+        with link.open() if link else contextlib.nullcontext():
+            run_training(config, src, dst, context, scratch_dir=scratch, threads=place.threads)
     except (Superseded, Transient):
         raise
     except TrainingDiverged as error:
@@ -198,37 +199,22 @@ def _publish_model(env: WorkerEnv, beginning: Beginning, config: TrainConfig, ch
     """The model of the run's name now stands at its last checkpoint, which stays for as long as the store does."""
     project, _, run_id = beginning.run.partition("/runs/")
     CheckpointStore(env.store).keep(checkpoint.name)
+    name = f"{project}/models/{run_id}"
     body = {
-        "name": f"{project}/models/{run_id}",
+        "name": name,
         "family": config.model.family,
         "config": config.model.to_dict(),
         "run": beginning.run,
-        "checkpoint": checkpoint_json(env, checkpoint),
+        "checkpoint": checkpoint_json(env.store, checkpoint),
         "createTime": now_json(),
     }
     try:
-        env.records.create(body["name"], body)
+        env.records.create(name, body)
     except AlreadyExists:
         env.records.update(
-            body["name"],
+            name,
             lambda known: {**known, "checkpoint": body["checkpoint"]} if known["run"] == beginning.run else None,
         )
-
-
-def checkpoint_json(env: WorkerEnv, checkpoint: CheckpointInfo) -> dict[str, Any]:
-    """The JSON of the message Checkpoint."""
-    manifest = checkpoint.manifest
-    return {
-        "name": checkpoint.name,
-        "iteration": str(checkpoint.iteration),
-        "manifest": {
-            "uri": env.store.uri(manifest.key),
-            "digest": {"sha256": manifest.sha256, "sizeBytes": str(manifest.size_bytes)},
-            "mediaType": manifest.media_type,
-        },
-        "losses": checkpoint.losses,
-        "createTime": now_json(),
-    }
 
 
 class StoreTrainContext:
@@ -253,9 +239,10 @@ class StoreTrainContext:
         self.world_size = place.world_size
         self.device: torch.device = torch.device(place.device)
         self.reached_target = False
-        self.checkpoint: CheckpointInfo | None = None
         self._env = env
         self._checkpoints = CheckpointStore(env.store)
+        # A run that was killed between its last checkpoint and its end only has its end left to write.
+        self.checkpoint = self._checkpoints.get(beginning.checkpoint) if beginning.checkpoint else None
         self._beginning = beginning
         self._folder = folder
         self._maybe_link = link
@@ -264,7 +251,7 @@ class StoreTrainContext:
         self._has_started = False
         self._keep_next = False
         self._held_s = 0.0
-        self._losses = _Losses()
+        self._losses = _Losses(begins_after=self.checkpoint.iteration if self.checkpoint else 0)
 
     @property
     def _link(self) -> RunLink:
@@ -302,6 +289,8 @@ class StoreTrainContext:
         if not self._has_started:
             self._has_started = True
             self._link.started()
+            if self._folder is not None:
+                shutil.rmtree(self._folder)  # it was read; a run of days need not keep a copy
         stop = self._link.must_stop
         self._keep_next |= stop
         return stop
@@ -328,7 +317,7 @@ class StoreTrainContext:
             self._checkpoints.keep(checkpoint.name)
         self._keep_next = False
         self._losses = _Losses(begins_after=iteration)
-        self._link.checkpointed(checkpoint_json(self._env, checkpoint))
+        self._link.checkpointed(checkpoint_json(self._env.store, checkpoint))
         self.checkpoint = checkpoint
         self._checkpoints.prune(self._beginning.run, newest=KEPT_CHECKPOINTS)
         began_s = time.monotonic()
@@ -356,10 +345,11 @@ class StoreTrainContext:
             "iteration": str(event.iteration),
             "losses": losses,
             **timing,
-            "gradientNorm": event.gradient_norm,
             "learningRate": rate,
             "dataWaitRatio": event.data_wait_ratio,
         }
+        if math.isfinite(event.gradient_norm):  # JSON has no infinity; a gradient that has it shows in the losses soon
+            report["gradientNorm"] = event.gradient_norm
         self._link.emit("report", report)
         self._link.progress({"iteration": str(event.iteration), "losses": losses, **timing})
 
@@ -367,14 +357,13 @@ class StoreTrainContext:
 class _Losses:
     """Mean losses since a checkpoint, from means since the report before."""
 
-    def __init__(self, begins_after: int | None = None) -> None:
+    def __init__(self, *, begins_after: int) -> None:
         self._last = begins_after
         self._iterations = 0
         self._sums: dict[str, float] = {}
 
     def add(self, iteration: int, means: dict[str, float]) -> None:
-        count = iteration - self._last if self._last is not None else 1
-        self._last = iteration
+        count, self._last = iteration - self._last, iteration
         self._iterations += count
         for name, mean in means.items():
             self._sums[name] = self._sums.get(name, 0.0) + mean * count

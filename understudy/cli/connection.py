@@ -67,7 +67,9 @@ def _opened(options: Options, starting: local.Starting) -> Iterator[Client]:
 
 def _unreachable(address: str, own: bool) -> UnderstudyError:
     if own:
-        message = f"the server started for this command at {address} stopped answering: server.log in the workspace says why"
+        message = (
+            f"the server started for this command at {address} stopped answering: server.log in the workspace says why"
+        )
     else:
         message = (
             f"no server answers at {address}: start one with `understudy up`, or check --address (and --tls-ca, "

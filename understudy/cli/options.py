@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any, TypeVar
 import click
 from click.core import ParameterSource
 
-_Decorated = TypeVar("_Decorated", bound=Callable[..., Any] | click.Command)
+_Decorated = TypeVar("_Decorated", bound=Callable[..., Any])
 
 
 @dataclass
@@ -26,15 +27,13 @@ class Options:
     quiet: bool = False
 
 
-def current_options() -> Options:
-    """The options of the command under way."""
-    return click.get_current_context().ensure_object(Options)
+pass_options = click.make_pass_decorator(Options, ensure=True)
 
 
 def shared_options(*, hidden: bool = False) -> Callable[[_Decorated], _Decorated]:
     """Adds the options to a command. ``hidden`` keeps those about the server out of its help, which the root's help explains."""
     file = click.Path(exists=True, dir_okay=False, path_type=Path)
-    declared = [
+    declared: list[Callable[[Any], Any]] = [
         click.option(
             "--workspace",
             type=click.Path(file_okay=False, path_type=Path),
@@ -97,4 +96,4 @@ def says_json(arguments: list[str]) -> bool:
 
 def says_terminal() -> bool:
     """Whether standard error is a terminal that can be drawn on."""
-    return click.get_text_stream("stderr").isatty() and os.environ.get("TERM") != "dumb"
+    return sys.stderr.isatty() and os.environ.get("TERM") != "dumb"

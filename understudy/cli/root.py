@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 import click
 
-from understudy.cli.failure import EXIT_CODES, report
+from understudy.cli.failure import DONE, EXIT_CODES, report
 from understudy.cli.options import says_json, shared_options
 
 # Name, where it is, what the list of commands says of it. Written out so that the list needs no imports.
@@ -23,7 +23,7 @@ COMMANDS: dict[str, str] = {
     "clip": "Clips: footage that was added to a project.",
     "faceset": "Facesets: faces found in a clip, aligned.",
     "run": "Training runs.",
-    "model": "What training runs have learned so far.",
+    "model": "Models: what training runs have learned so far.",
     "session": "Merge sessions: faces put into frames, frames into a film.",
     "op": "Operations: long work, its progress and its end.",
     "weights": "Weight files of the detectors.",
@@ -56,27 +56,18 @@ class _Commands(click.Group):
         with formatter.section("Exit codes"):
             formatter.write_dl([(str(code), meaning) for code, meaning in EXIT_CODES.items()])
 
-    def main(
-        self,
-        args: Sequence[str] | None = None,
-        prog_name: str | None = None,
-        complete_var: str | None = None,
-        standalone_mode: bool = True,
-        windows_expand_args: bool = True,
-        **extra: Any,
-    ) -> Any:
+    def main(self, args: Sequence[str] | None = None, *positional: Any, **named: Any) -> Any:
         """Runs the command. Standalone, as it is called by a shell, it always ends in SystemExit with a documented code."""
         arguments = list(sys.argv[1:] if args is None else args)
-        if not standalone_mode:
-            return super().main(arguments, prog_name, complete_var, False, windows_expand_args, **extra)
+        if not named.get("standalone_mode", True):
+            return super().main(arguments, *positional, **named)
+        named["standalone_mode"] = False
         with _Termination():
             try:
-                code = super().main(
-                    arguments, prog_name or "understudy", complete_var, False, windows_expand_args, **extra
-                )
+                code = super().main(arguments, *positional, **named)
             except Exception as error:  # noqa: BLE001  the outermost edge: everything becomes a sentence and a code
                 code = report(error, as_json=says_json(arguments))
-        _end(code)
+        return sys.exit(code if isinstance(code, int) else DONE)
 
 
 class _Termination:
@@ -94,10 +85,6 @@ class _Termination:
 
 def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
     raise KeyboardInterrupt
-
-
-def _end(code: Any) -> NoReturn:
-    sys.exit(code if isinstance(code, int) else 0)
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})

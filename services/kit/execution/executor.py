@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
+import socket
 import tempfile
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from services.kit.claims import is_alive
 from services.kit.config import Settings
 from services.kit.errors import Transient, UnderstudyError
 from services.kit.operations.chunk import run_chunk
@@ -18,8 +21,8 @@ from services.kit.operations.stage import Stage, WorkerEnv, load_stage
 from services.kit.records import Records
 from services.kit.storage import ObjectStore, open_store
 
-
 _LOG = logging.getLogger(__name__)
+_SCRATCH_PREFIX = f"understudy-worker-{socket.gethostname()}-"
 
 
 class Executor(Protocol):
@@ -58,7 +61,7 @@ def given_up(index: int, attempts: int, why: str, *, worker_died: bool) -> Under
     """What is raised for a chunk that failed as often as it may be tried."""
     if worker_died:
         return Transient(
-            f"the worker process of chunk {index} died {attempts} times, most likely for want of memory: give it more, or use smaller chunks",
+            f"the worker process of chunk {index} died {attempts} times, most likely for want of memory: give it more, or smaller chunks",
             reason="WORKER_LOST",
         )
     return UnderstudyError(
@@ -87,10 +90,19 @@ def open_settings_store(settings: Settings) -> ObjectStore:
 
 def worker_env(settings: Settings, store: ObjectStore, device: str) -> WorkerEnv:
     """The environment of one worker process."""
-    scratch = Path(tempfile.mkdtemp(prefix="understudy-worker-"))
+    _drop_left_over()
+    scratch = Path(tempfile.mkdtemp(prefix=f"{_SCRATCH_PREFIX}{os.getpid()}-"))
     return WorkerEnv(
         store=store, records=Records(store), weights_dir=settings.weights_dir, device=device, scratch_dir=scratch
     )
+
+
+def _drop_left_over() -> None:
+    """Removes the scratch folders of dead processes: workers are killed, not asked, and frames would fill the disk."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{_SCRATCH_PREFIX}*"):
+        pid = folder.name.removeprefix(_SCRATCH_PREFIX).partition("-")[0]
+        if pid.isdigit() and not is_alive(int(pid)):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def drop_env(env: WorkerEnv) -> None:

@@ -7,7 +7,6 @@ logical CPUs while it lives, so an idle pool is let go after a moment, else a tr
 
 from __future__ import annotations
 
-import itertools
 import logging
 import os
 import threading
@@ -18,13 +17,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import ray
-from ray.exceptions import GetTimeoutError, RayActorError
+from ray.exceptions import RayActorError
 from ray.job_submission import JobStatus, JobSubmissionClient
 
 from services.kit import errors
 from services.kit.config import Settings, load_settings, transportable
-from services.kit.errors import InvalidInput, Transient, UnderstudyError
-from services.kit.execution.executor import open_settings_store, worker_env
+from services.kit.errors import Transient, UnderstudyError
+from services.kit.execution.executor import given_up, open_settings_store, worker_env
 from services.kit.operations.chunk import find_chunk, load_plan, run_chunk
 from services.kit.operations.ledger import TERMINAL, Ledger
 from services.kit.operations.plan import Chunk, ChunkManifest, Plan
@@ -34,7 +33,9 @@ _LOG = logging.getLogger(__name__)
 POOL_IDLE_S = 3.0
 WARM_IDLE_S = 120.0
 POLL_S = 0.25
-_STARTING = threading.Lock()  # operations and training runs may want Ray at the same moment, and it refuses to be started twice
+JOB_POLL_S = 1.0
+# Operations and training runs may want Ray at the same moment, and it refuses to be started twice.
+_STARTING = threading.Lock()
 
 
 def start_ray(settings: Settings) -> None:
@@ -51,6 +52,7 @@ def _start_ray(settings: Settings) -> None:
         ray.init(address=settings.execution.address or "auto", log_to_driver=False, logging_level=logging.ERROR)
         return
     ray.init(
+        address="local",  # without it Ray joins whatever cluster someone else started on this machine
         num_cpus=os.cpu_count(),
         include_dashboard=False,
         log_to_driver=False,
@@ -116,18 +118,14 @@ def _as_data(kind: str, work: Callable[[], Any]) -> tuple[str, Any]:
     try:
         return kind, work()
     except UnderstudyError as error:
-        fields = error.fields if isinstance(error, InvalidInput) else None
-        return "error", (type(error).__name__, error.message, error.reason, error.metadata, fields)
+        return "error", error.to_json()
 
 
 def _unwrapped(outcome: tuple[str, Any]) -> Any:
     kind, value = outcome
-    if kind != "error":
-        return value
-    class_name, message, reason, metadata, fields = value
-    if fields is not None:
-        raise InvalidInput(message, reason=reason, metadata=metadata, fields=fields)
-    raise getattr(errors, class_name, UnderstudyError)(message, reason=reason, metadata=metadata)
+    if kind == "error":
+        raise errors.from_json(value)
+    return value
 
 
 @dataclass
@@ -175,7 +173,7 @@ class RayExecutor:
         try:
             while queue or pending:
                 check()
-                while queue and (actor := self._acquire(pool)) is not None:
+                while queue and (actor := self._acquire(pool, len(pending))) is not None:
                     chunk, attempt = queue.popleft()
                     pending[actor.run.remote(plan.action_key, chunk.index)] = (actor, chunk, attempt)
                 if not pending:
@@ -184,14 +182,13 @@ class RayExecutor:
                 ready, _ = ray.wait(list(pending), num_returns=1, timeout=POLL_S)
                 for reference in ready:
                     actor, chunk, attempt = pending.pop(reference)
-                    retry_why = self._collect(pool, actor, reference, on_done)
-                    if retry_why is None:
+                    failure = self._collect(pool, actor, reference, on_done)
+                    if failure is None:
                         continue
+                    why, worker_died = failure
                     if attempt >= self._settings.execution.attempts:
-                        raise Transient(
-                            f"chunk {chunk.index} failed {attempt} times, last: {retry_why}", reason="WORKER_LOST"
-                        )
-                    on_retry(chunk.index, retry_why)
+                        raise given_up(chunk.index, attempt, why, worker_died=worker_died)
+                    on_retry(chunk.index, why)
                     queue.append((chunk, attempt + 1))
                 self._read_progress(plan, pending, on_progress)
         finally:
@@ -231,17 +228,19 @@ class RayExecutor:
         if self._settings.execution.kind == "ray":
             ray.shutdown()
 
-    def _collect(self, pool: _Pool, actor: Any, reference: Any, on_done: Callable[[ChunkManifest], None]) -> str | None:
-        """Takes a finished call in; returns why it must be tried again, or None."""
+    def _collect(
+        self, pool: _Pool, actor: Any, reference: Any, on_done: Callable[[ChunkManifest], None]
+    ) -> tuple[str, bool] | None:
+        """Takes a finished call in. Returns why it must be tried again, and whether the worker died; or None."""
         try:
             outcome = ray.get(reference)
         except RayActorError as error:
             self._discard(pool, actor)
-            return f"its worker process died ({type(error).__name__})"
+            return f"its worker process died ({type(error).__name__})", True
         except Exception as error:  # noqa: BLE001  whatever a stage may raise: tried again, then reported
             self._release(pool, actor)
             _LOG.warning("a chunk failed", exc_info=True)
-            return str(getattr(error, "cause", None) or error).strip().splitlines()[-1]
+            return type(getattr(error, "cause", None) or error).__name__, False  # its text may name anything
         self._release(pool, actor)
         on_done(ChunkManifest.from_bytes(_unwrapped(outcome)))
         return None
@@ -250,11 +249,14 @@ class RayExecutor:
         self, plan: Plan, pending: dict[Any, tuple[Any, Chunk, int]], on_progress: Callable[[int, int], None]
     ) -> None:
         questions = [actor.progress.remote() for actor, _, _ in pending.values()]
-        for question in questions:
+        if not questions:
+            return
+        answered, _ = ray.wait(questions, num_returns=len(questions), timeout=POLL_S)  # the others are starting
+        for question in answered:
             try:
-                action_key, index, units = ray.get(question, timeout=POLL_S)
-            except (GetTimeoutError, RayActorError):
-                continue  # starting, or dead: ray.wait says which
+                action_key, index, units = ray.get(question)
+            except RayActorError:
+                continue  # dead: the wait for its chunk says so
             if action_key == plan.action_key:
                 on_progress(index, units)
 
@@ -281,8 +283,11 @@ class RayExecutor:
             limit = min(limit, self._settings.execution.workers)
         return max(limit, 1), options
 
-    def _acquire(self, pool: _Pool) -> Any:
+    def _acquire(self, pool: _Pool, held: int) -> Any:
+        """A worker, or None when none is free or the caller, who holds ``held``, has its share of those that others want too."""
         with self._lock:
+            if held >= -(-pool.limit // pool.users):
+                return None
             if pool.free:
                 return pool.free.pop()
             if pool.size >= pool.limit:
@@ -318,39 +323,73 @@ class RayExecutor:
 
 
 class ClusterOperationWork:
-    """Operations as Ray jobs: the job holds the lease and drives; this server only sees to it that a job is there."""
+    """Operations as Ray jobs: the job holds the lease and drives; this server only sees to it that a job is there.
+
+    Every server of the cluster looks after every operation. Jobs are named after the operation and its attempt, so that all of them
+    submit the same one, and nobody submits while a job holds the lease.
+    """
 
     kind = "operation"
 
     def __init__(self, settings: Settings, ledger: Ledger) -> None:
+        self._settings = settings
         self._ledger = ledger
-        self._client = JobSubmissionClient(settings.execution.job_address or settings.execution.address)
+        self._client: JobSubmissionClient | None = None
+        self._lock = threading.Lock()
 
     def candidates(self) -> Iterator[str]:
         """See Work."""
         return self._ledger.active()
 
     def claim(self, name: str) -> bool:
-        """See Work."""
-        return self._ledger.get(name).body["state"] not in TERMINAL
+        """See Work. The lease is the job's to take; this only says whether one is needed."""
+        if self._ledger.get(name).body["state"] in TERMINAL:
+            self._ledger.claim(name)  # clears the marker that a crash left
+            return False
+        return True
 
     def drive(self, name: str, stopping: Callable[[], bool]) -> None:
-        """Submits the job and waits; a job that ended without an end of the operation (the head died) is submitted again."""
-        for number in itertools.count(1):
-            body = self._ledger.get(name).body
-            if stopping() or body["state"] in TERMINAL:
+        """Has jobs drive the operation until it ends: one that dies is followed by another once its lease is free."""
+        idle_jobs = 0  # that ended without taking the lease
+        while not stopping() and (body := self._ledger.get(name).body)["state"] not in TERMINAL:
+            if self._ledger.is_driven(name):
+                time.sleep(JOB_POLL_S)
+                continue
+            if idle_jobs >= self._settings.execution.attempts:
+                self._give_up(name, idle_jobs)
                 return
-            submission_id = f"{name.replace('/', '-')}-{body['attempt'] + 1}-{number}"
-            try:
-                self._client.submit_job(entrypoint=f"python -m services drive {name}", submission_id=submission_id)
-            except RuntimeError as error:
-                if "already exists" not in str(error):
-                    raise Transient(f"the Ray cluster does not take jobs now: {error}") from error
-            self._wait(name, submission_id, stopping)
+            self._run_job(name, f"{name.replace('/', '-')}-{body['attempt'] + 1}-{idle_jobs + 1}", stopping)
+            idle_jobs = idle_jobs + 1 if self._ledger.get(name).body["attempt"] == body["attempt"] else 0
 
-    def _wait(self, name: str, submission_id: str, stopping: Callable[[], bool]) -> None:
-        while not stopping() and self._ledger.get(name).body["state"] not in TERMINAL:
-            if self._client.get_job_status(submission_id) in (JobStatus.FAILED, JobStatus.STOPPED, JobStatus.SUCCEEDED):
-                time.sleep(POLL_S)
-                return
-            time.sleep(1.0)
+    def _run_job(self, name: str, submission_id: str, stopping: Callable[[], bool]) -> None:
+        """Submits a job unless it was before, and waits until it, or the operation, has ended or the lease is taken."""
+        jobs = self._jobs()
+        try:
+            jobs.submit_job(entrypoint=f"python -m services drive {name}", submission_id=submission_id)
+        except RuntimeError as error:
+            if "already exists" not in str(error):
+                raise Transient(f"the Ray cluster does not take jobs now: {error}") from error
+        ended = (JobStatus.FAILED, JobStatus.STOPPED, JobStatus.SUCCEEDED)
+        while not stopping() and not self._ledger.is_driven(name) and jobs.get_job_status(submission_id) not in ended:
+            time.sleep(JOB_POLL_S)
+
+    def _give_up(self, name: str, jobs: int) -> None:
+        if self._ledger.claim(name) is not None:
+            self._ledger.fail(
+                name,
+                Transient(
+                    f"{jobs} Ray jobs ended before they began to work: look into their logs (`ray job logs`); most often the "
+                    "cluster's image or its UNDERSTUDY_* settings differ from this server's",
+                    reason="WORKER_LOST",
+                ),
+            )
+
+    def _jobs(self) -> JobSubmissionClient:
+        with self._lock:
+            if self._client is None:
+                address = self._settings.execution.job_address or self._settings.execution.address
+                try:
+                    self._client = JobSubmissionClient(address)
+                except (ConnectionError, RuntimeError) as error:
+                    raise Transient(f"the Ray cluster's job server {address!r} cannot be reached: {error}") from error
+            return self._client

@@ -24,9 +24,7 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 def register(registrar: Registrar, context: ServiceContext) -> None:
     """Adds the service."""
-    transfer_service_pb2_grpc.add_TransferServiceServicer_to_server(
-        Transfer(context, registrar), registrar.server
-    )
+    transfer_service_pb2_grpc.add_TransferServiceServicer_to_server(Transfer(context, registrar), registrar.server)
     registrar.added("understudy.v1.TransferService")
 
 
@@ -88,7 +86,9 @@ class Transfer(transfer_service_pb2_grpc.TransferServiceServicer):
             info = ObjectInfo(key, item.digest.size_bytes, item.digest.sha256, _media_type(item), 0.0)
         reference = object_ref(self._store, info)
         if self._inbox is not None:
-            return transfer_service_pb2.SignedUrl(object=reference, url=(self._inbox / item.digest.sha256).as_uri(), method="PUT")
+            return transfer_service_pb2.SignedUrl(
+                object=reference, url=(self._inbox / item.digest.sha256).as_uri(), method="PUT"
+            )
         return self._signed(key, "PUT", reference, item.digest.sha256)
 
     def _complete(self, parent: str, item: transfer_service_pb2.UploadItem) -> common_pb2.ObjectRef:

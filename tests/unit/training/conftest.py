@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from ml_common.geometry import HEAD_MODEL_68x3, FaceType
+from ml_common.geometry import FaceType, HEAD_MODEL_68x3
 from ml_common.training.config import TrainConfig
 from ml_common.training.presets import train_config_from_dict
 from ml_common.training.samples import FaceSample
@@ -21,7 +21,7 @@ def _landmarks(size_px: int, yaw_rad: float) -> np.ndarray:
     model = np.asarray(HEAD_MODEL_68x3, np.float64)
     points = np.stack([np.cos(yaw_rad) * model[:, 0] + np.sin(yaw_rad) * model[:, 2], model[:, 1]], axis=1)
     scaled = (points - points.mean(0)) / np.ptp(points[:, 1]) * size_px * 0.5
-    return (scaled + (size_px * 0.5, size_px * 0.55)).astype(np.float32)
+    return (scaled + np.array([size_px * 0.5, size_px * 0.55])).astype(np.float32)
 
 
 def _draw_face(size_px: int, yaw_rad: float, skin: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

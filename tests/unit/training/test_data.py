@@ -41,7 +41,7 @@ def test_shapes_and_ranges(make_data) -> None:
         (4, 1, 32, 32),
         (4, 1, 32, 32),
     ]
-    assert all(t.dtype == torch.float32 and 0 <= t.min() and t.max() <= 1 for t in tensors(batch))
+    assert all(t.dtype == torch.float32 and t.min() >= 0 and t.max() <= 1 for t in tensors(batch))
     assert batch.src.mask_N1HW.max() > 0.9 and batch.src.eyes_mouth_N1HW.max() == pytest.approx(1.0)
 
 

@@ -38,8 +38,8 @@ def test_yaw_deck_draws_a_rare_profile_as_often_as_the_crowded_front() -> None:
     deck = YawDeck(yaws, seed=3)
     drawn = Counter(deck.index_at(p) for p in range(3 * 90))
     assert sum(drawn[i] for i in range(90)) == sum(drawn[i] for i in range(90, 99)) == drawn[99] == 90
-    assert set(drawn[i] for i in range(90)) == {1}  # within a bin, everyone once before anyone twice
-    assert set(drawn[i] for i in range(90, 99)) == {10}
+    assert {drawn[i] for i in range(90)} == {1}  # within a bin, everyone once before anyone twice
+    assert {drawn[i] for i in range(90, 99)} == {10}
 
 
 def test_yaw_deck_keeps_angles_beyond_its_edges() -> None:
