@@ -33,6 +33,7 @@ from understudy.v1 import (
 
 STAGES = ("upload", "extract src", "extract dst", "train", "merge", "encode", "download")
 DEFAULT_ITERATIONS = 20_000  # for presets that would train for ever
+ASK_WITHIN_S = 300.0  # the first question about training waits for the server's workers to start
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,7 +177,6 @@ class _Swap:
                     f"{output} is footage: give the film another name", code="INVALID_ARGUMENT", reason="INVALID_INPUT"
                 )
         target_iteration = self._target_iteration()  # asked now: a wrong preset shall not cost an extraction first
-        self._check_preset()
         project = f"projects/{self._options.project or 'swap-' + _short(str(src.resolve()), str(dst.resolve()))}"
         started = time.monotonic()
         self._created(
@@ -212,18 +212,6 @@ class _Swap:
             failed_items=self._failed_items,
         )
 
-    def _check_preset(self) -> None:
-        """A wrong name is said now, not after the faces were extracted."""
-        presets = self._client.training.ListPresets(training_service_pb2.ListPresetsRequest()).presets
-        known = sorted(preset.name for preset in presets)
-        if self._options.preset not in known:
-            raise UnderstudyError(
-                f"there is no preset {self._options.preset!r}: use one of {', '.join(known)}",
-                code="INVALID_ARGUMENT",
-                reason="UNKNOWN_NAME",
-                fields={"preset": f"one of {', '.join(known)}"},
-            )
-
     def _upload(self, project: str, src: Path, dst: Path) -> tuple[frame_service_pb2.Clip, frame_service_pb2.Clip]:
         self._begin("upload")
         clips = []
@@ -253,14 +241,14 @@ class _Swap:
 
     def _target_iteration(self) -> int:
         """How long to train. Raises UnderstudyError for a preset or option that does not exist."""
-        listed = self._client.training.ListPresets(training_service_pb2.ListPresetsRequest()).presets
-        presets = {preset.name: dict(preset.options) for preset in listed}
+        listed = self._client.training.ListPresets(training_service_pb2.ListPresetsRequest(), timeout=ASK_WITHIN_S)
+        presets = {preset.name: dict(preset.options) for preset in listed.presets}
         name, asked = self._options.preset, self._options.train_options
         if name not in presets:
-            raise _unknown("preset", name, presets)
+            raise _unknown("preset", "preset", name, presets)
         for option in asked:
             if option not in presets[name]:
-                raise _unknown("training option", option, presets[name])
+                raise _unknown("train_options", "training option", option, presets[name])
         own = presets[name].get("target_iteration", 0)
         return int(self._options.iterations or asked.get("target_iteration", 0) or own or DEFAULT_ITERATIONS)
 
@@ -280,7 +268,7 @@ class _Swap:
         )
         run_id = f"{slug(self._options.preset)}-{_short(json_format.MessageToJson(wished, sort_keys=True))}"
         run: training_service_pb2.TrainingRun = self._client.training.CreateRun(
-            training_service_pb2.CreateRunRequest(parent=project, run_id=run_id, run=wished)
+            training_service_pb2.CreateRunRequest(parent=project, run_id=run_id, run=wished), timeout=ASK_WITHIN_S
         )
         if run.state in (training_service_pb2.TrainingRun.STATE_STOPPED, training_service_pb2.TrainingRun.STATE_FAILED):
             run = self._client.training.ResumeRun(training_service_pb2.ResumeRunRequest(name=run.name))
@@ -382,11 +370,13 @@ def _short(*parts: str) -> str:
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:8]
 
 
-def _unknown(kind: str, name: str, known: Iterable[str]) -> UnderstudyError:
+def _unknown(field_name: str, kind: str, name: str, known: Iterable[str]) -> UnderstudyError:
+    choices = f"one of {', '.join(sorted(known))}"
     return UnderstudyError(
-        f"there is no {kind} {name!r}: use one of {', '.join(sorted(known))}",
+        f"there is no {kind} {name!r}: use {choices}",
         code="INVALID_ARGUMENT",
         reason="UNKNOWN_NAME",
+        fields={field_name: choices},
     )
 
 

@@ -30,11 +30,11 @@ from ml_common.detect.blazeface import FULL_RANGE, SHORT_RANGE, BlazeFace, F64Ar
 from ml_common.detect.facemesh import FaceMesh, region_of_detection, region_of_mesh
 from ml_common.detect.graph_module import load_graph
 from ml_common.detect.mesh68 import landmarks_of_mesh
-from ml_common.detect.pixels import as_bgr_u8
 from ml_common.detect.pyramid import Level, cut_tiles, gather_faces, padded_level, plan_levels
 from ml_common.detect.types import Detection, FoundFace
+from ml_common.imaging import as_bgr_u8
 
-ALGORITHM_VERSION = "1"
+ALGORITHM_VERSION = "2"
 FULL_RANGE_WEIGHTS, SHORT_RANGE_WEIGHTS, MESH_WEIGHTS = "blazeface_full_range", "blazeface_short_range", "face_mesh_468"
 
 _SMALLEST_SHARE = 0.08  # of a tile's side; measured on scaled photos, see tests/bench/bench_detect.py

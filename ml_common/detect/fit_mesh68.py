@@ -79,15 +79,15 @@ _CANDIDATES: Final[dict[int, tuple[int, ...]]] = {
 
 # A vertex of the right half and its mirror image.
 _MIRRORED: Final[dict[int, int]] = {
-    **{21: 251, 162: 389, 127: 356, 234: 454, 93: 323, 132: 361, 58: 288, 172: 397, 136: 365, 150: 379, 149: 378},
-    **{176: 400, 148: 377},
-    **{70: 300, 63: 293, 105: 334, 66: 296, 107: 336, 46: 276, 53: 283, 52: 282, 65: 295, 55: 285},
-    **{75: 305, 240: 460, 98: 327, 64: 294, 97: 326, 99: 328},
-    **{33: 263, 246: 466, 161: 388, 160: 387, 159: 386, 158: 385, 157: 384, 173: 398, 133: 362},
-    **{7: 249, 163: 390, 144: 373, 145: 374, 153: 380, 154: 381, 155: 382},
-    **{61: 291, 185: 409, 40: 270, 39: 269, 37: 267, 146: 375, 91: 321, 181: 405, 84: 314},
-    **{78: 308, 191: 415, 80: 310, 81: 311, 82: 312, 95: 324, 88: 318, 178: 402, 87: 317},
-}
+    21: 251, 162: 389, 127: 356, 234: 454, 93: 323, 132: 361, 58: 288, 172: 397, 136: 365, 150: 379, 149: 378,
+    176: 400, 148: 377,
+    70: 300, 63: 293, 105: 334, 66: 296, 107: 336, 46: 276, 53: 283, 52: 282, 65: 295, 55: 285,
+    75: 305, 240: 460, 98: 327, 64: 294, 97: 326, 99: 328,
+    33: 263, 246: 466, 161: 388, 160: 387, 159: 386, 158: 385, 157: 384, 173: 398, 133: 362,
+    7: 249, 163: 390, 144: 373, 145: 374, 153: 380, 154: 381, 155: 382,
+    61: 291, 185: 409, 40: 270, 39: 269, 37: 267, 146: 375, 91: 321, 181: 405, 84: 314,
+    78: 308, 191: 415, 80: 310, 81: 311, 82: 312, 95: 324, 88: 318, 178: 402, 87: 317,
+}  # fmt: skip
 
 
 def fit(
@@ -103,7 +103,7 @@ def fit(
     of the truth count. ``pull`` >= 0: a weight on a vertex d away from the common one costs ``pull`` * d^2, so 0 is the
     plain fit and a large number gives the common vertices. Every mixture of up to three candidates in steps of 1/8 is
     tried, so the result is the exact optimum. Raises ValueError for shapes that do not match, a point that is seen in
-    no face, or a negative pull.
+    no face, points that are not finite, or a negative pull.
     """
     count = len(mesh_K468x2)
     if (mesh_K468x2.shape, truth_K68x2.shape, seen_K68.shape) != ((count, 468, 2), (count, 68, 2), (count, 68)):
@@ -113,7 +113,9 @@ def fit(
         )
     if pull < 0:
         raise ValueError(f"pull must not be negative, got {pull}")
-    extent_K = np.linalg.norm(mesh_K468x2 - mesh_K468x2.mean(axis=1, keepdims=True), axis=(1, 2))[:, None, None]
+    extent_K = np.linalg.norm(truth_K68x2 - truth_K68x2.mean(axis=1, keepdims=True), axis=(1, 2))[:, None, None]
+    if not (np.isfinite(mesh_K468x2).all() and np.isfinite(truth_K68x2).all() and (extent_K > 0).all()):
+        raise ValueError("fit needs finite points, and truth that does not lie on one spot")
     mesh, truth = mesh_K468x2 / extent_K, truth_K68x2 / extent_K
     rows: dict[int, tuple[tuple[int, float], ...]] = {}
     for point, candidates in _CANDIDATES.items():

@@ -33,6 +33,7 @@ from ml_common.facesets import (
     write_revision,
 )
 from ml_common.geometry import FaceType, align, alignment_matrix, pose_pitch_yaw_roll, transform_points
+from ml_common.imaging import as_bgr_u8
 from ml_common.masks import hull_mask
 from ml_common.weights import MissingWeights
 from services.kit.clips import MediaFile, open_clip
@@ -206,7 +207,7 @@ def _face(
     options = params["options"]
     face_type, size_px = _TYPES[options["face_type"]], options["size_px"]
     frame_to_face_2x3 = alignment_matrix(face.landmarks_px_68x2, face_type, size_px)
-    crop = _as_u8(align(image_bgr_HWC, frame_to_face_2x3, size_px))
+    crop = as_bgr_u8(align(image_bgr_HWC, frame_to_face_2x3, size_px))
     crop_landmarks = transform_points(face.landmarks_px_68x2, frame_to_face_2x3)
     picture = cv2.imencode(".jpg", crop, [cv2.IMWRITE_JPEG_QUALITY, options["jpeg_quality"]])[1].tobytes()
     sharpness, brightness = _measures(crop, crop_landmarks)
@@ -284,12 +285,4 @@ def _decoded_picture(env: WorkerEnv, key: str) -> np.ndarray:
     image = cv2.imdecode(np.frombuffer(env.store.get(key), np.uint8), cv2.IMREAD_COLOR)
     if image is None:
         raise InvalidInput(f"{key} is not a picture that can be read: send JPEG or PNG", reason="NOT_MEDIA")
-    return image
-
-
-def _as_u8(image: np.ndarray) -> np.ndarray:
-    if image.dtype == np.uint16:
-        return ((image.astype(np.uint32) + 128) // 257).astype(np.uint8)
-    if image.dtype != np.uint8:
-        return (np.clip(image, 0, 1) * 255 + 0.5).astype(np.uint8)
     return image

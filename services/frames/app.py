@@ -8,6 +8,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from ml_common.imaging import as_bgr_u8
 from ml_common.media import ClipInfo
 from services.kit.clips import MediaFile, open_clip, probe_clip
 from services.kit.context import ServiceContext
@@ -133,10 +134,7 @@ class Clips:
 
 def preview_jpeg(image_bgr_HWC: np.ndarray, max_side_px: int) -> bytes:
     """A JPEG under 256 KiB, the longer side at most ``max_side_px``; 16-bit and float pictures are shown in 8 bits."""
-    if image_bgr_HWC.dtype == np.uint16:
-        image_bgr_HWC = (image_bgr_HWC >> 8).astype(np.uint8)
-    elif image_bgr_HWC.dtype != np.uint8:
-        image_bgr_HWC = (np.clip(image_bgr_HWC, 0, 1) * 255 + 0.5).astype(np.uint8)
+    image_bgr_HWC = as_bgr_u8(image_bgr_HWC)
     height, width = image_bgr_HWC.shape[:2]
     if max(height, width) > max_side_px:
         scale = max_side_px / max(height, width)

@@ -151,7 +151,7 @@ class _Call:
             code = grpc_code(known).name
             status = to_status(known, self._request_id)
             await self._context.abort(
-                grpc_code(known), known.message, trailing_metadata=((STATUS_DETAILS_KEY, status.SerializeToString()),)
+                grpc_code(known), status.message, trailing_metadata=((STATUS_DETAILS_KEY, status.SerializeToString()),)
             )
             return False
         finally:

@@ -117,11 +117,14 @@ class CheckpointStore:
         self._store.put(f"{name}/{_KEPT}", b"", media_type="text/plain")
 
     def prune(self, run: str, *, newest: int) -> list[str]:
-        """Removes the checkpoints of a run but its ``newest`` and those that are kept. Returns the names of what went."""
+        """Removes the checkpoints of a run but its ``newest`` whole ones and those that are kept. Returns the names of what went."""
         removed = []
-        for name in self._names(run)[:-newest]:
+        whole = 0
+        for name in reversed(self._names(run)):
             keys = [info.key for info in self._store.list(f"{name}/").objects]
-            if f"{name}/{_KEPT}" not in keys:
+            if whole < newest:
+                whole += f"{name}/{_MANIFEST}" in keys  # others died half-way, or are being written
+            elif f"{name}/{_KEPT}" not in keys:
                 # The manifest goes first: whoever still finds it finds the files too, or learns that they are gone.
                 for key in sorted(keys, key=lambda key: not key.endswith(_MANIFEST)):
                     self._store.delete(key)

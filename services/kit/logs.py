@@ -28,7 +28,10 @@ def bind(**facts: str) -> Iterator[None]:
     try:
         yield
     finally:
-        _facts.reset(token)
+        with contextlib.suppress(
+            ValueError
+        ):  # an abandoned stream is closed in another context, which has no such facts
+            _facts.reset(token)
 
 
 class _TextFormatter(logging.Formatter):

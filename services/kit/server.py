@@ -9,13 +9,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import grpc
+from google.protobuf import descriptor_pool
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from prometheus_client import start_http_server
@@ -51,6 +52,13 @@ class Registrar:
         self.service_names.append(full_name)
 
 
+class _Asked(NamedTuple):
+    """A method looked up in a handler; see grpc.HandlerCallDetails."""
+
+    method: str
+    invocation_metadata: tuple[()] = ()
+
+
 class _NotingServer:
     """A server that notes which methods of a servicer are its own and not those of the generated base class, which refuse."""
 
@@ -58,15 +66,18 @@ class _NotingServer:
         self._server = server
         self._method_names = method_names
 
-    def add_generic_rpc_handlers(self, handlers: Sequence[grpc.GenericRpcHandler]) -> None:
+    def add_generic_rpc_handlers(self, handlers: Sequence[grpc.ServiceRpcHandler[Any, Any]]) -> None:
+        for handler in handlers:
+            service = descriptor_pool.Default().FindServiceByName(handler.service_name())
+            for method in service.methods:
+                found: Any = handler.service(cast(grpc.HandlerCallDetails, _Asked(f"/{service.full_name}/{method.name}")))
+                behaviour = found and (found.unary_unary or found.unary_stream)
+                if behaviour and not behaviour.__module__.endswith("_pb2_grpc"):
+                    self._method_names.append(f"{service.full_name}/{method.name}")
         self._server.add_generic_rpc_handlers(handlers)
 
-    def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Any]) -> None:
-        for method, handler in handlers.items():
-            behaviour: Any = handler.unary_unary or handler.unary_stream
-            if not behaviour.__module__.endswith("_pb2_grpc"):
-                self._method_names.append(f"{service}/{method}")
-        self._server.add_registered_method_handlers(service, handlers)
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._server, name)
 
 
 async def serve(

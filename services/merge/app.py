@@ -101,6 +101,7 @@ class Merges:
     ) -> Plan:
         """The plan of a merge: what it depends on is fixed here (revision in force, newest checkpoint)."""
         checkpoint = self.checkpoint_of(model)
+        self._checkpoints.keep(checkpoint.name)  # a run that trains on removes old ones, and a merge may last
         revision, _ = self._facesets.table(faceset, faceset_revision)
         params: dict[str, Any] = {
             "session": session,

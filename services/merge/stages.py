@@ -10,7 +10,7 @@ import tempfile
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -75,7 +75,8 @@ class MergeStage(Stage):
                             for record, prediction in predictions[number]
                         ]
                         result = merge_frame(image, faces, face_type, _settings_of(number, rules))
-                        pictures.write(result.image_bgr_HWC)
+                        assert result.image_bgr_HWC.dtype != np.float32, "float footage is refused when the merge is planned"
+                        pictures.write(cast("np.ndarray", result.image_bgr_HWC))
                         masks.write((result.mask_HW * 255 + 0.5).astype(np.uint8))
                         merged_faces += len(faces)
                     done += len(batch)

@@ -46,12 +46,13 @@ class RunWork:
 
     kind = "run"
 
-    def __init__(self, context: ServiceContext) -> None:
+    def __init__(self, context: ServiceContext, backend: TrainBackend | None = None) -> None:
+        """Without ``backend``, the first run that is driven opens the one that the settings name."""
         self._context = context
         self._records = context.records
         self._active = ActiveNames(context.store, ACTIVE_PREFIX)
         self._holder = Leaseholder()
-        self._backend: TrainBackend | None = None
+        self._backend = backend
 
     def candidates(self) -> Iterator[str]:
         """See Work."""

@@ -83,7 +83,7 @@ class RunLink:
         self._outgoing: list[dict[str, Any] | _Preview] = []
         self._progress: dict[str, Any] = {}
         self._broken: Exception | None = None
-        # Below: of the link's thread alone, once it runs.
+        self._flushing = threading.Lock()  # one batch after the other: guards the sequence
         self._sequence = self._log.last(beginning.sequence)
         self._flushed_s = self._written_s = time.monotonic()
 
@@ -168,6 +168,11 @@ class RunLink:
 
         self._write(change)
 
+    def flush(self) -> None:
+        """Stores what was told so far; so a run that goes on from the checkpoint made next has no gap in its reports."""
+        with self._flushing:
+            self._flush()
+
     def checkpointed(self, checkpoint: dict[str, Any]) -> None:
         """A checkpoint is published; raises Superseded when it is another worker's run now."""
 
@@ -221,14 +226,14 @@ class RunLink:
                     self._break(error)
                     return
         try:
-            self._flush()
+            self.flush()
         except UnderstudyError as error:
             _LOG.warning("the last events are lost: %s", error)
 
     def _flush_when_due(self, now_s: float) -> None:
         if now_s - self._flushed_s >= FLUSH_EVERY_S:
             self._flushed_s = now_s
-            self._flush()
+            self.flush()
 
     def _look(self, now_s: float) -> None:
         """Reads the record for wishes; writes progress into it when that is due, which reads it too."""

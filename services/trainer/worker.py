@@ -310,6 +310,7 @@ class StoreTrainContext:
     def publish_checkpoint(self, directory: Path, iteration: int) -> None:
         """See TrainContext."""
         self._link.check()
+        self._link.flush()
         checkpoint = self._checkpoints.publish(
             self._beginning.run, directory, iteration=iteration, losses=self._losses.mean()
         )

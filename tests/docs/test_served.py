@@ -6,6 +6,7 @@ Requests name things that do not exist, so that nothing heavy begins; what is ch
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -40,9 +41,14 @@ _OF_SERVICE = {
 
 
 @pytest.fixture(scope="module")
-def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the server keeps everything, its token too."""
+    return tmp_path_factory.mktemp("workspace")
+
+
+@pytest.fixture(scope="module")
+def client(workspace: Path) -> Iterator[Client]:
     """A client of a server with one empty project, `projects/p`."""
-    workspace = tmp_path_factory.mktemp("workspace")
     process, address = start_server(workspace, "--set", "execution.kind=inline")
     with connect(address, token_file=workspace / "token") as connected:
         connected.projects.CreateProject(project_service_pb2.CreateProjectRequest(project_id="p"))
@@ -51,9 +57,9 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
 
 
 @pytest.fixture(scope="module")
-def caller(client: Client) -> Any:
+def caller(client: Client, workspace: Path) -> Iterator[Any]:
     """Calls any method by its full name, as a tool that knows only the descriptors would."""
-    token = client.projects._metadata
+    token = (("authorization", f"Bearer {(workspace / 'token').read_text()}"),)
     with grpc.insecure_channel(client.address) as channel:
 
         def call(service_name: str, method_name: str, request: Any) -> None:
@@ -102,6 +108,12 @@ def test_capabilities_name_what_is_there(client: Client) -> None:
     found = client.transfer.GetCapabilities(transfer_service_pb2.GetCapabilitiesRequest())
     services = {name.rpartition(".")[2] for name in found.services}
     assert services == {rpc.partition(".")[0] for rpc in _SERVED}
+    own = {
+        name.removeprefix("understudy.v1.").replace("/", ".")
+        for name in found.methods
+        if name.startswith("understudy.")
+    }
+    assert own == {rpc for rpc, served in _SERVED.items() if served and not rpc.startswith("Operations.")}
     assert (found.executor, found.store) == ("inline", "folder")
 
 

@@ -1,4 +1,4 @@
-"""Small facesets for tests, made without detector or footage: drawn faces whose landmarks are known, stored as an extraction stores them."""
+"""Small facesets for tests, without detector or footage: drawn faces whose landmarks are known, stored as an extraction does."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from ml_common.facesets import FaceKeys, FaceRecord, FaceSource, LandmarkOrigin, ObjectRef, Pose, face_id, from_records
-from ml_common.geometry import HEAD_MODEL_68x3, FaceType
+from ml_common.geometry import FaceType, HEAD_MODEL_68x3
 from services.kit.faceset_store import FacesetStore, image_key, record_key
 from services.kit.records import Records
 from services.kit.storage import ObjectStore
@@ -61,7 +61,7 @@ def _landmarks(yaw_rad: float) -> np.ndarray:
     model = np.asarray(HEAD_MODEL_68x3, np.float64)
     points = np.stack([np.cos(yaw_rad) * model[:, 0] + np.sin(yaw_rad) * model[:, 2], model[:, 1]], axis=1)
     scaled = (points - points.mean(0)) / np.ptp(points[:, 1]) * SIZE_PX * 0.5
-    return np.asarray(scaled + (SIZE_PX * 0.5, SIZE_PX * 0.55))
+    return np.asarray(scaled + np.array([SIZE_PX * 0.5, SIZE_PX * 0.55]))
 
 
 def _jpeg(landmarks: np.ndarray, skin_bgr: np.ndarray) -> bytes:

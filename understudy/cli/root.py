@@ -18,12 +18,12 @@ from understudy.cli.options import says_json, shared_options
 # Name, where it is, what the list of commands says of it. Written out so that the list needs no imports.
 COMMANDS: dict[str, str] = {
     "up": "Start all services on this machine, until Ctrl-C.",
-    "swap": "Put the face of one clip onto the person in another.",
+    "swap": "Put the face of SRC onto the person in DST and write a film.",
     "project": "Projects: what clips, facesets, runs and sessions live in.",
     "clip": "Clips: footage that was added to a project.",
     "faceset": "Facesets: faces found in a clip, aligned.",
     "run": "Training runs.",
-    "model": "Models: what training runs have learned so far.",
+    "model": "Models: what training runs have learned.",
     "session": "Merge sessions: faces put into frames, frames into a film.",
     "op": "Operations: long work, its progress and its end.",
     "weights": "Weight files of the detectors.",

@@ -70,7 +70,8 @@ def main() -> int:
     report = write_report(flags.out, footage, result, lines.losses, render_s)
     gain = report["psnr_swap_db"] - report["psnr_untouched_db"]
     print(
-        f"\nface region against the truth: dst untouched {report['psnr_untouched_db']} dB, swap {report['psnr_swap_db']} dB ({gain:+.2f} dB)"
+        f"\nface region against the truth: dst untouched {report['psnr_untouched_db']} dB, "
+        f"swap {report['psnr_swap_db']} dB ({gain:+.2f} dB)"
     )
     print(f"{flags.out / 'result.mp4'}\n{flags.out / 'report.html'}\n{report['seconds']['total']:.0f} s in all")
     return 0

@@ -156,7 +156,7 @@ class TrainingRun(_message.Message):
     """A training run.
 
     States: QUEUED -> STARTING -> RUNNING <-> PAUSED; RUNNING | PAUSED | STARTING | QUEUED -> STOPPING -> STOPPED; RUNNING -> COMPLETED (the target
-    iteration is reached) | FAILED. STOPPED, COMPLETED and FAILED runs can be resumed: -> QUEUED. STARTING and RUNNING go back to QUEUED when
+    iteration is reached); STARTING | RUNNING -> FAILED. STOPPED, COMPLETED and FAILED runs can be resumed: -> QUEUED. STARTING and RUNNING go back to QUEUED when
     the server that drives the run ends; PAUSED stays, without workers, and resuming it then means -> QUEUED.
     """
 

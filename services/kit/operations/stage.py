@@ -8,6 +8,7 @@ identical. ``finish`` runs in the driver, after all chunks, and must not need a 
 from __future__ import annotations
 
 import importlib
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -85,11 +86,20 @@ def stage_path(stage: type[Stage]) -> str:
 
 
 def load_stage(path: str) -> Stage:
-    """Makes the stage that ``path`` names. Only classes of this project's packages: a plan in the store must not name arbitrary code."""
+    """Makes the stage that ``path`` names; ValueError when it names none.
+
+    Only classes of this project's packages: a plan in the store must not name arbitrary code.
+    """
     module_name, _, class_name = path.partition(":")
     if not module_name.startswith(("services.", "tests.")):
         raise ValueError(f"stage {path!r} is not part of this project")
-    stage_class = getattr(importlib.import_module(module_name), class_name)
-    if not (isinstance(stage_class, type) and issubclass(stage_class, Stage)):
-        raise ValueError(f"{path!r} is not a Stage")
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if not module_name.startswith(error.name or " "):
+            raise  # the stage is there, something that it needs is not
+        raise ValueError(f"this release has no stage {path!r}") from error
+    stage_class = getattr(module, class_name, None)
+    if not (isinstance(stage_class, type) and issubclass(stage_class, Stage)) or inspect.isabstract(stage_class):
+        raise ValueError(f"{path!r} is not a Stage of this release")
     return stage_class()

@@ -99,12 +99,12 @@ class Transfer(transfer_service_pb2_grpc.TransferServiceServicer):
             if self._inbox is None:
                 raise
         sent = self._inbox / item.digest.sha256
+        if not sent.is_file():
+            raise NotFound(f"no file was sent to {sent}: copy it there first")
         try:
             info = self._store.put(key, sent, media_type=_media_type(item), if_absent=True, sha256=item.digest.sha256)
         except AlreadyExists:
             info = self._store.stat(key)  # the same file was sent twice at once
-        except FileNotFoundError:
-            raise NotFound(f"no file was sent to {sent}: copy it there first") from None
         sent.unlink(missing_ok=True)
         return object_ref(self._store, info)
 

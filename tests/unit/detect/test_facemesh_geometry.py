@@ -87,4 +87,5 @@ def test_map_moves_with_the_mesh() -> None:
     points = landmarks_of_mesh(mesh)
     assert points.shape == (2, 68, 2)
     np.testing.assert_allclose(landmarks_of_mesh(mesh * 3 + 5), points * 3 + 5, atol=1e-5)
-    np.testing.assert_allclose(points[:, 30], mesh[:, 4, :2])
+    np.testing.assert_allclose(points[:, 8], mesh[:, 152, :2])
+    np.testing.assert_allclose(points[:, 21], 0.375 * mesh[:, 107, :2] + 0.625 * mesh[:, 55, :2], rtol=1e-6)

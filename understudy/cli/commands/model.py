@@ -10,7 +10,7 @@ from understudy.cli.values import pages, project_option, resource
 
 @click.group()
 def model() -> None:
-    """Models: what training runs have learned so far. A run makes one when it first saves.
+    """Models: what training runs have learned. A run makes one, of its own id, when it ends.
 
     \b
         understudy model list --project shot-010

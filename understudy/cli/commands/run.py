@@ -62,6 +62,7 @@ def create(
     from understudy.cli.follow import end_with_run, follow_run, warn_when_alone
     from understudy.cli.output import show
     from understudy.cli.plain import plain
+    from understudy.swap import ASK_WITHIN_S
     from understudy.v1 import training_service_pb2
 
     wished = training_service_pb2.TrainingRun(
@@ -74,7 +75,7 @@ def create(
     wished.options.update(nested(pairs))
     request = training_service_pb2.CreateRunRequest(parent=project, run_id=run_id or preset, run=wished)
     with connected(options) as connection:
-        made = connection.client.training.CreateRun(request)
+        made = connection.client.training.CreateRun(request, timeout=ASK_WITHIN_S)
         if detach:
             warn_when_alone(options, connection)
             show(options, plain(made), made.name)
@@ -153,6 +154,47 @@ def watch(options: Options, name: str, project: str) -> None:
     if not options.json and ended.state != training_service_pb2.TrainingRun.STATE_FAILED:
         show(options, plain(ended))
     end_with_run(ended)
+
+
+@run.command()
+@click.argument("name")
+@project_option(required=False)
+@click.option("--iterations", type=click.IntRange(0), help="Another end; 0 for none.")
+@click.option(
+    "--set",
+    "pairs",
+    type=json_pair,
+    metavar="NAME=VALUE",
+    multiple=True,
+    help="Change an option, several times: --set learning_rate=1e-5.",
+)
+@shared_options(hidden=True)
+@pass_options
+def update(
+    options: Options, name: str, project: str, iterations: int | None, pairs: tuple[tuple[str, Any], ...]
+) -> None:
+    """Change the end or options of a run; they hold from the next iteration on. Some are fixed once it has begun.
+
+    \b
+        understudy run update quick96 --iterations 40000 --set random_warp=false --project shot-010
+    """
+    from understudy.cli.connection import connected
+    from understudy.cli.output import show
+    from understudy.cli.plain import plain
+    from understudy.swap import ASK_WITHIN_S
+    from understudy.v1 import training_service_pb2
+
+    wished = training_service_pb2.TrainingRun(name=resource(name, "runs", project), target_iteration=iterations or 0)
+    wished.options.update(nested(pairs))
+    request = training_service_pb2.UpdateRunRequest(run=wished)
+    if pairs:
+        request.update_mask.paths.append("options")
+    if iterations is not None:
+        request.update_mask.paths.append("target_iteration")
+    if not request.update_mask.paths:
+        raise click.UsageError("nothing to change: give --iterations or --set.")
+    with connected(options) as connection:
+        show(options, plain(connection.client.training.UpdateRun(request, timeout=ASK_WITHIN_S)))
 
 
 @run.command()
@@ -246,10 +288,12 @@ def presets(options: Options) -> None:
     from understudy.cli.connection import connected
     from understudy.cli.output import show_list
     from understudy.cli.plain import plain
+    from understudy.swap import ASK_WITHIN_S
     from understudy.v1 import training_service_pb2
 
+    request = training_service_pb2.ListPresetsRequest()
     with connected(options) as connection:
-        found = connection.client.training.ListPresets(training_service_pb2.ListPresetsRequest()).presets
+        found = connection.client.training.ListPresets(request, timeout=ASK_WITHIN_S).presets
     columns = {"NAME": "name", "WHAT FOR": "description"}
     show_list(options, "presets", [plain(preset) for preset in found], columns)
 

@@ -30,9 +30,9 @@ from understudy.cli.values import text_pair
 @shared_options()
 @pass_options
 def up(options: Options, port: int | None, config: Path | None, settings: tuple[tuple[str, str], ...]) -> None:
-    """Start all services in one process on this machine, until Ctrl-C.
+    """Start all services on this machine, until Ctrl-C.
 
-    Other commands with the same workspace find it. Work that was under way when it last stopped goes on.
+    They run in one process. Other commands with the same workspace find it. Work that was under way when it last stopped goes on.
 
     \b
         understudy up

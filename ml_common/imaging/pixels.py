@@ -1,7 +1,7 @@
-"""Brings any picture that a decoder hands over to what the networks look at: uint8 BGR.
+"""Brings any picture that a decoder hands over to uint8 BGR: for detection, previews and faceset pictures.
 
-What a reader would get wrong: eight bits are enough here, because detection only measures; no pixel of a result passes
-through this.
+What a reader would get wrong: eight bits are enough there, because they are looked at or learned from; no pixel of a
+merged frame passes through this.
 
 Legend: H height, W width, C channels (none or 1: grey, 3: BGR, 4: BGRA, alpha ignored).
 """
@@ -13,7 +13,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from ml_common.detect.blazeface import U8Array
+U8Array = np.ndarray[Any, np.dtype[np.uint8]]
 
 
 def as_bgr_u8(image_bgr_HWC: np.ndarray[Any, Any]) -> U8Array:

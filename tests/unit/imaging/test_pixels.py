@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ml_common.detect.pixels import as_bgr_u8
+from ml_common.imaging import as_bgr_u8
 
 BGR = np.random.default_rng(0).integers(0, 256, (9, 7, 3), dtype=np.uint8)
 
