@@ -249,8 +249,14 @@ class _Swap:
         for option in asked:
             if option not in presets[name]:
                 raise _unknown("train_options", "training option", option, presets[name])
-        own = presets[name].get("target_iteration", 0)
-        return int(self._options.iterations or asked.get("target_iteration", 0) or own or DEFAULT_ITERATIONS)
+        iterations, target = self._options.iterations, asked.get("target_iteration", 0)
+        if not isinstance(target, int) or (iterations and target and iterations != target):
+            raise UnderstudyError(
+                f"target_iteration {target!r} must be a whole number, and the same as iterations where both are given",
+                code="INVALID_ARGUMENT",
+                reason="INVALID_INPUT",
+            )
+        return int(iterations or target or presets[name].get("target_iteration", 0) or DEFAULT_ITERATIONS)
 
     def _train(
         self, project: str, src_faceset: str, dst_faceset: str, target_iteration: int

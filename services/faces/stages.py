@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 
 FRAMES_PER_BATCH = 8
 DECODED_AHEAD = 2
+_POSE_CROP_PX = 256
 _TYPES = {name: face_type for face_type, name in FACE_TYPE_NAMES.items() if face_type is not None}
 
 
@@ -236,7 +237,7 @@ def _face(
         detector=Producer(name=options["detector"], version=weights),
         landmarker=Producer(name=options["landmarker"], version=weights),
         landmark_origin=LandmarkOrigin.MODEL,
-        pose=_pose(crop_landmarks, size_px),
+        pose=_pose(face.landmarks_px_68x2, face_type, size_px),
         sharpness=sharpness,
         brightness=brightness,
         image=ObjectRef(uri=env.store.uri(key), sha256=digest, size_bytes=len(picture), media_type="image/jpeg"),
@@ -261,17 +262,21 @@ def _measures(crop_bgr_SS3: np.ndarray, crop_landmarks: np.ndarray) -> tuple[flo
     return float(laplacian[inside].var()), float(luma[inside].mean() / 255)
 
 
-def _pose(crop_landmarks: np.ndarray, size_px: int) -> Pose:
+def _pose(frame_landmarks: np.ndarray, face_type: FaceType, size_px: int) -> Pose:
+    """Pitch and yaw by fitting the head model; roll by the alignment, since the fit's own is not reliable (geometry.pose)."""
+    upright_2x3 = alignment_matrix(frame_landmarks, FaceType.FULL, size_px)
+    roll = math.atan2(-upright_2x3[1, 0], upright_2x3[0, 0])
+    crop_landmarks = transform_points(frame_landmarks, alignment_matrix(frame_landmarks, face_type, size_px))
     try:
-        pitch, yaw, roll = pose_pitch_yaw_roll(crop_landmarks, size_px)
+        pitch, yaw, _ = pose_pitch_yaw_roll(crop_landmarks, size_px)
     except ValueError:
-        pitch = yaw = roll = 0.0  # no pose fits these points; the landmarks themselves stay
+        pitch = yaw = 0.0  # no pose fits these points; the landmarks themselves stay
     return Pose(pitch_deg=math.degrees(pitch), yaw_deg=math.degrees(yaw), roll_deg=math.degrees(roll))
 
 
 def _detected(face: FoundFace) -> dict[str, Any]:
     landmarks = face.landmarks_px_68x2
-    pose = _pose(transform_points(landmarks, alignment_matrix(landmarks, FaceType.FULL, 256)), 256)
+    pose = _pose(landmarks, FaceType.FULL, _POSE_CROP_PX)
     return {
         "boxPx": [float(value) for value in face.box_px_4],
         "score": face.score,

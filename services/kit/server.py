@@ -70,7 +70,9 @@ class _NotingServer:
         for handler in handlers:
             service = descriptor_pool.Default().FindServiceByName(handler.service_name())
             for method in service.methods:
-                found: Any = handler.service(cast(grpc.HandlerCallDetails, _Asked(f"/{service.full_name}/{method.name}")))
+                found: Any = handler.service(
+                    cast(grpc.HandlerCallDetails, _Asked(f"/{service.full_name}/{method.name}"))
+                )
                 behaviour = found and (found.unary_unary or found.unary_stream)
                 if behaviour and not behaviour.__module__.endswith("_pb2_grpc"):
                     self._method_names.append(f"{service.full_name}/{method.name}")

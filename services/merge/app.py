@@ -76,10 +76,15 @@ class Merges:
         self._facesets = FacesetStore(context.store, context.records)
 
     def checkpoint_of(self, model: str) -> CheckpointInfo:
-        """The checkpoint that `projects/p/runs/r` or `.../checkpoints/c` names; WrongState when the run has saved none yet."""
+        """The checkpoint that `projects/p/models/m`, `projects/p/runs/r` or `.../checkpoints/c` names.
+
+        WrongState when a run has saved none yet.
+        """
         if "/checkpoints/" in model:
             return self._checkpoints.get(model)
-        self._context.records.get(model)
+        record = self._context.records.get(model)
+        if "/models/" in model:
+            return self._checkpoints.get(record.body["checkpoint"]["name"])
         newest = self._checkpoints.newest(model)
         if newest is None:
             raise WrongState(f"{model} has no checkpoint yet: let it train until it saves one (`understudy run save`)")
@@ -109,7 +114,6 @@ class Merges:
             "media": media.to_json(),
             "faceset": faceset,
             "faceset_revision": revision,
-            "face_type": self._facesets.get(faceset).body["faceType"],
             "checkpoint": checkpoint.name,
             "settings": list(rules),
         }

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from ml_common.facesets import FACE_TYPE_NAMES, FaceRecord
+from ml_common.facesets import FaceRecord
+from ml_common.geometry import FaceType
 from ml_common.media import ColorTags, EncodeSettings, SegmentWriter, encode_video, read_segment
 from ml_common.merging import MergeFace, MergeSettings, Prediction, merge_frame, network_crops
 from services.kit.checkpoint_store import CheckpointStore
@@ -33,7 +34,6 @@ FRAMES_PER_BATCH = 8
 MODELS_KEPT = 2
 AI_NOTICE = "This picture is AI-modified: a face was replaced by Understudy."
 SEGMENT_MEDIA_TYPE = "video/x-matroska"
-_TYPES = {name: face_type for face_type, name in FACE_TYPE_NAMES.items() if face_type is not None}
 
 
 class MergeStage(Stage):
@@ -51,7 +51,7 @@ class MergeStage(Stage):
         numbers = chunk_frames(chunk)
         faces_by_frame = _faces_by_frame(env, params, numbers)
         model = self._model(env, params["checkpoint"])
-        face_type = _TYPES[params["face_type"]]
+        face_type = FaceType.from_string(model.config.face_type)  # the model's framing, however the faceset was cut
         rules = [
             (
                 frozenset(rule["frames"]) if rule["frames"] is not None else None,
@@ -75,7 +75,9 @@ class MergeStage(Stage):
                             for record, prediction in predictions[number]
                         ]
                         result = merge_frame(image, faces, face_type, _settings_of(number, rules))
-                        assert result.image_bgr_HWC.dtype != np.float32, "float footage is refused when the merge is planned"
+                        assert result.image_bgr_HWC.dtype != np.float32, (
+                            "float footage is refused when the merge is planned"
+                        )
                         pictures.write(cast("np.ndarray", result.image_bgr_HWC))
                         masks.write((result.mask_HW * 255 + 0.5).astype(np.uint8))
                         merged_faces += len(faces)
@@ -214,7 +216,7 @@ def _predicted(
     model: SwapModel,
     batch: Sequence[tuple[int, np.ndarray]],
     faces: dict[int, list[FaceRecord]],
-    face_type: Any,
+    face_type: FaceType,
     device: str,
 ) -> dict[int, list[tuple[FaceRecord, Prediction]]]:
     """The model's outputs for every face of a batch of frames, in one forward pass."""

@@ -8,11 +8,11 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
+from services.kit.claims import is_alive
 from services.kit.config import Settings
 from services.kit.errors import Cancelled, InvalidInput, MissingObject, Transient, UnderstudyError
 from services.kit.execution.executor import Executor, InlineExecutor, drop_env, open_settings_store, worker_env
@@ -40,14 +40,18 @@ def store(settings: Settings) -> ObjectStore:
 
 @pytest.fixture(scope="module")
 def ray_executor(settings: Settings) -> Iterator[Executor]:
-    from services.kit.execution.ray_executor import RayExecutor
-
-    executor = RayExecutor(settings)
-    yield executor
-    executor.close()
     import ray
 
+    from services.kit.execution import ray_executor as module
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "POOL_IDLE_S", 0.5)
+        executor = module.RayExecutor(settings)
+        yield executor
+        warm = executor.ask(STAGE, {})["pid"]
+        executor.close()
     assert not ray.is_initialized(), "closing ends the Ray that it started"
+    eventually(lambda: not is_alive(warm), "its workers have ended")
 
 
 @pytest.fixture(scope="module")
@@ -347,37 +351,3 @@ def test_operations_of_different_stages_both_end(ray_executor: Executor, store: 
     for thread in threads:
         thread.join(timeout=120)
     assert [len(run.done) for run in runs] == [6, 6]
-
-
-def test_no_worker_at_all_is_left_after_closing(settings: Settings, store: ObjectStore, tmp_path: Path) -> None:
-    """In a process of its own: closing ends its Ray, and this module's goes on."""
-    import subprocess
-    import sys
-
-    from tests.support.store_spec import REPOSITORY
-
-    code = """
-import json, sys
-from services.kit.config import load_settings
-from services.kit.execution.ray_executor import RayExecutor
-import ray
-executor = RayExecutor(load_settings(overrides=json.loads(sys.argv[1])))
-print(executor.ask("tests.support.stages:ScriptedStage", {})["pid"])
-executor.close()
-assert not ray.is_initialized()
-"""
-    import json
-
-    from services.kit.config import transportable
-    from services.kit.claims import is_alive
-
-    process = subprocess.run(
-        [sys.executable, "-c", code, json.dumps(transportable(settings))],
-        cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert process.returncode == 0, process.stderr
-    pid = int(process.stdout.split()[-1])
-    eventually(lambda: not is_alive(pid), "the worker has ended")

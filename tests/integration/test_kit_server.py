@@ -20,6 +20,7 @@ from google.protobuf.duration_pb2 import Duration
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
+from services.kit.claims import is_alive
 from services.kit.operations.keys import chunk_prefix
 from services.kit.storage import open_store
 from tests.support.contexts import PROJECT, eventually
@@ -173,7 +174,7 @@ def test_the_request_id_is_echoed_bound_and_in_errors(server: Server) -> None:
     assert refused(lambda: list(server.stream("RefuseSecond", metadata=sent))).request_id == "my-request-1"
 
 
-@pytest.mark.parametrize("given", ["", "short", "a" * 65, "with spaces in it", "quote\"newline"])
+@pytest.mark.parametrize("given", ["", "short", "a" * 65, "with spaces in it", 'quote"newline'])
 def test_a_strange_request_id_is_replaced(server: Server, given: str) -> None:
     response, call = server.unary("Echo", metadata=(*server.metadata, ("x-request-id", given)))
     used = dict(call.initial_metadata())["x-request-id"]
@@ -466,11 +467,13 @@ def test_a_port_that_is_taken_is_named(server: Server, tmp_path: Path, setting: 
     assert "Traceback" not in result.stderr
 
 
-def test_a_killed_server_is_gone_on_from(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["inline", "ray"])
+def test_a_killed_server_is_gone_on_from(tmp_path: Path, kind: str) -> None:
     """kill -9 in the middle of a chunk; the next server takes the work up at once and no chunk is done twice."""
+    only_one = ("--set", f"execution.kind={kind}", "--set", "execution.workers=1")
     plan = scripted_plan({}, {}, {"do": "gate", "gate": "gates/open"}, {}, {})
     store = open_store("folder", root=tmp_path / "objects")
-    process = start_server(tmp_path, "--set", "execution.kind=inline")
+    process = start_server(tmp_path, *only_one)
     try:
         with connected(process, tmp_path) as running:
             name = running.submit(plan).name
@@ -480,7 +483,7 @@ def test_a_killed_server_is_gone_on_from(tmp_path: Path) -> None:
         manifests = {info.key: info.modified_s for info in store.list(chunk_prefix(plan.action_key)).objects}
         assert len(manifests) == 2
         store.put("gates/open", b"")
-        with server_process(tmp_path, "--set", "execution.kind=inline") as running:
+        with server_process(tmp_path, *only_one) as running:
             finished = ended(running, name)
             metadata = operation_pb2.OperationMetadata()
             state_of(running, name).metadata.Unpack(metadata)
@@ -491,6 +494,10 @@ def test_a_killed_server_is_gone_on_from(tmp_path: Path) -> None:
     assert finished.response.Unpack(response)
     assert response == common_pb2.Digest(sha256="0:0,0:1,0:2,0:3,0:4", size_bytes=20)
     assert metadata.attempt == 2
+    workers = [
+        int(info.key.rpartition("/")[2].split("-")[0]) for info in store.list(f"ran/{plan.action_key}/2/").objects
+    ]
+    eventually(lambda: not any(is_alive(pid) for pid in workers), "nothing that they started is left")
     assert runs_of(store, plan) == [1, 1, 2, 1, 1], "only the chunk that was under way is begun again"
     after = store.list(chunk_prefix(plan.action_key)).objects
     assert [info.key for info in after] == [f"{chunk_prefix(plan.action_key)}{index:06d}.json" for index in range(5)]

@@ -33,7 +33,7 @@ OPTIONS: dict[str, Any] = {
     "save_every_s": 0,
     "target_iteration": 0,
 }
-PATIENCE_S = 120.0
+PATIENCE_S = 240.0
 
 
 def store_of(workspace: Path) -> ObjectStore:
@@ -332,6 +332,7 @@ def _ray_train_workers(server_pid: int) -> list[int]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds the worker to kill in /proc")
 def test_ray_train_survives_a_lost_worker_and_a_killed_server(tmp_path: Path) -> None:
     store_facesets(tmp_path)

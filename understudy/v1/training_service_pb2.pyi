@@ -303,7 +303,7 @@ class TrainingRun(_message.Message):
     """How many times workers were started."""
     @_builtins.property
     def options(self) -> _struct_pb2.Struct:
-        """Every option with its value, defaults filled in. Names and meanings: docs/concepts.md and GetPreset."""
+        """Every option with its value, defaults filled in. Names and meanings: docs/concepts.md and ListPresets."""
 
     @_builtins.property
     def losses(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:

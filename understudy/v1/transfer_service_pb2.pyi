@@ -300,8 +300,6 @@ class Capabilities(_message.Message):
     VERSION_FIELD_NUMBER: _builtins.int
     SERVICES_FIELD_NUMBER: _builtins.int
     METHODS_FIELD_NUMBER: _builtins.int
-    DETECTORS_FIELD_NUMBER: _builtins.int
-    PRESETS_FIELD_NUMBER: _builtins.int
     MAX_MESSAGE_BYTES_FIELD_NUMBER: _builtins.int
     MAX_PAGE_SIZE_FIELD_NUMBER: _builtins.int
     EXECUTOR_FIELD_NUMBER: _builtins.int
@@ -324,22 +322,12 @@ class Capabilities(_message.Message):
     def methods(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Full names of methods that this release serves; others answer UNIMPLEMENTED."""
 
-    @_builtins.property
-    def detectors(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Detectors that can be named, with their versions."""
-
-    @_builtins.property
-    def presets(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Training presets that can be named."""
-
     def __init__(
         self,
         *,
         version: _builtins.str = ...,
         services: _abc.Iterable[_builtins.str] | None = ...,
         methods: _abc.Iterable[_builtins.str] | None = ...,
-        detectors: _abc.Iterable[_builtins.str] | None = ...,
-        presets: _abc.Iterable[_builtins.str] | None = ...,
         max_message_bytes: _builtins.int = ...,
         max_page_size: _builtins.int = ...,
         executor: _builtins.str = ...,
@@ -347,7 +335,7 @@ class Capabilities(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["detectors", b"detectors", "executor", b"executor", "max_message_bytes", b"max_message_bytes", "max_page_size", b"max_page_size", "methods", b"methods", "presets", b"presets", "services", b"services", "store", b"store", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["executor", b"executor", "max_message_bytes", b"max_message_bytes", "max_page_size", b"max_page_size", "methods", b"methods", "services", b"services", "store", b"store", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

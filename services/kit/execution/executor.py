@@ -110,6 +110,10 @@ def drop_env(env: WorkerEnv) -> None:
     shutil.rmtree(env.scratch_dir, ignore_errors=True)
 
 
+class _Ended(BaseException):
+    """A check raised inside of a stage. No Exception: neither the stage nor the retries may take it for a failed chunk."""
+
+
 class InlineExecutor:
     """Everything in the calling thread, one chunk after another. For tests and for a debugger; it loads torch into the server."""
 
@@ -133,14 +137,21 @@ class InlineExecutor:
     ) -> None:
         """See Executor."""
         stage = self._stage(plan.stage)
-        for chunk in chunks:
+        try:
+            for chunk in chunks:
 
-            def report(units: int, index: int = chunk.index) -> None:
-                on_progress(index, units)
+                def report(units: int, index: int = chunk.index) -> None:
+                    on_progress(index, units)
+                    try:
+                        check()
+                    except Exception as error:
+                        raise _Ended from error
+
                 check()
-
-            check()
-            on_done(self._tried(stage, plan, chunk, report, on_retry))
+                on_done(self._tried(stage, plan, chunk, report, on_retry))
+        except _Ended as ended:
+            assert ended.__cause__ is not None
+            raise ended.__cause__ from None
 
     def ask(self, stage_path: str, question: dict[str, Any]) -> dict[str, Any]:
         """See Executor."""

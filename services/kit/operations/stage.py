@@ -66,7 +66,7 @@ class Stage(ABC):
 
     @abstractmethod
     def process_chunk(self, env: WorkerEnv, plan: Plan, chunk: Chunk, report: Callable[[int], None]) -> ChunkOutcome:
-        """Does a chunk and stores its outputs. ``report(units_done)`` shows progress; it may raise Cancelled.
+        """Does a chunk and stores its outputs. ``report(units_done)`` shows progress; it may raise, to end the work.
 
         An UnderstudyError ends the operation with that error; any other exception is tried again, a few times.
         """

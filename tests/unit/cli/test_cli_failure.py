@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import os
+import signal
 from collections.abc import Callable
 
 import click
@@ -111,6 +113,13 @@ def test_ctrl_c_says_that_the_server_goes_on(client: FakeClient, run: Callable[.
     assert result.exit_code == 4
     assert "keeps what it began" in result.stderr
     assert document(result)["error"]["code"] == "CANCELLED"
+
+
+def test_sigterm_ends_a_command_as_ctrl_c_does(client: FakeClient, run: Callable[..., Result]) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    client.projects.answers("GetProject", lambda request: os.kill(os.getpid(), signal.SIGTERM))
+    assert run("project", "show", "a").exit_code == 4
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_an_unreachable_server_is_named(client: FakeClient, run: Callable[..., Result]) -> None:
