@@ -6,12 +6,10 @@ represented on it without loss, so that samples with different cells share one t
 
 Two flavours:
 * `default`: the horizontal and vertical displacement fields are independent, an undisturbed warp is the identity, the
-rotation
-  is about the true centre, and a flip comes with probability 1/2. The displacement's standard deviation equals the
-  original's, because training recipes are tuned to it.
-* `reference`: draws what DeepFaceLab draws, number for number (training samples specification, section 5): both
-noises land on
-  both maps, the warp carries a half-pixel shift, flips come with probability 0.4. Golden test:
+  rotation is about the true centre, and a flip comes with probability 1/2. The displacement's standard deviation
+  equals the original's, because training recipes are tuned to it.
+* `reference`: draws what DeepFaceLab draws, number for number (training samples specification, section 5): both noises
+  land on both maps, the warp carries a half-pixel shift, flips come with probability 0.4. Golden test:
   tests/golden/augment/warp.npz.
 
 Legend: N samples, 2 is (x, y), 99 is node row, node column. Positions in pixels, origin top-left, pixel centres at
@@ -20,13 +18,12 @@ integers.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-Flavour = Literal["default", "reference"]
+from ml_common.augment.spec import AugmentSpec
 
 ROTATION_DEG = 10.0
 SHIFT_RANGE = 0.05  # of the resolution
@@ -34,35 +31,6 @@ NODES = 9
 _CELL_DIVISORS = (2, 4, 8)
 _TRUNCATION = 2.5
 _AMPLITUDE = 0.24  # of a cell, for the largest possible single noise value
-_REFERENCE_SMALLEST_RESOLUTION = (
-    64  # below, the original resizes to 64 and back: a second interpolation that is not done here
-)
-
-
-@dataclass(frozen=True, kw_only=True)
-class AugmentSpec:
-    """What may be drawn. `resolution` (pixels, a multiple of 16) is the side of the square crop and of the output.
-
-    `scale_range` r draws the scale from U(1 / (1 + r), 1 + r). `hsv_power` is 0 (off) to 0.3.
-    """
-
-    resolution: int
-    flavour: Flavour = "default"
-    flip: bool = False
-    scale_range: float = 0.15
-    hsv_power: float = 0.0
-
-    def __post_init__(self) -> None:
-        if self.resolution < 16 or self.resolution % 16:
-            raise ValueError(f"resolution must be a positive multiple of 16, got {self.resolution}")
-        if self.flavour not in ("default", "reference"):
-            raise ValueError(f"flavour must be 'default' or 'reference', got {self.flavour!r}")
-        if self.flavour == "reference" and self.resolution < _REFERENCE_SMALLEST_RESOLUTION:
-            raise ValueError(f"the reference flavour needs a resolution of 64 or more, got {self.resolution}")
-        if not 0.0 <= self.scale_range < 1.0:
-            raise ValueError(f"scale_range must be in [0, 1), got {self.scale_range}")
-        if not 0.0 <= self.hsv_power <= 1.0:
-            raise ValueError(f"hsv_power must be in [0, 1], got {self.hsv_power}")
 
 
 @dataclass(frozen=True)

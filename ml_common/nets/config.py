@@ -9,6 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 
+FAMILIES = ("df", "liae")
+"""Families that the registry builds; a test compares."""
+
 FLAGS = "udtc"
 """u: normalise the encoder's output. d: double the resolution in the head. t: a deeper net. c: x*cos(x) activations."""
 

@@ -32,9 +32,9 @@ def register_family(name: str) -> Callable[[_Family], _Family]:
     return register
 
 
-def families() -> tuple[str, ...]:
+def family_names() -> tuple[str, ...]:
     """Names of all families, sorted."""
-    return tuple(sorted(_FAMILIES))
+    return tuple(sorted(_registered()))
 
 
 def build_model(config: ModelConfig, *, seed: int) -> SwapModel:
@@ -54,7 +54,13 @@ def parameter_counts(config: ModelConfig) -> dict[str, int]:
 
 
 def _on_meta_device(config: ModelConfig) -> SwapModel:
-    if config.family not in _FAMILIES:
-        raise ValueError(f"unknown model family {config.family!r}; known are {', '.join(families())}")
+    if config.family not in _registered():
+        raise ValueError(f"unknown model family {config.family!r}; known are {', '.join(family_names())}")
     with torch.device("meta"):  # shapes without memory, and without torch's own initialisation
-        return _FAMILIES[config.family](config)
+        return _registered()[config.family](config)
+
+
+def _registered() -> dict[str, type[SwapModel]]:
+    import ml_common.nets.families  # noqa: F401  its classes register themselves; at the top it would import in a circle
+
+    return _FAMILIES

@@ -13,11 +13,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal, get_args
 
-from ml_common.augment import AugmentSpec
-from ml_common.augment.parameters import Flavour
+from ml_common.augment import AugmentSpec, Flavour
 from ml_common.geometry import FaceType
 from ml_common.losses import LossConfig
-from ml_common.nets import ModelConfig, families
+from ml_common.nets import FAMILIES, ModelConfig
 
 OptimizerName = Literal["adabelief", "rmsprop"]
 LossFamily = Literal["saehd", "quick96"]
@@ -103,8 +102,8 @@ class TrainConfig:
         self.augment_spec("src")
         self.loss_config()
         FaceType.from_string(self.model.face_type)
-        if self.model.family not in families():
-            raise ValueError(f"model family {self.model.family!r} is unknown; known are {', '.join(families())}")
+        if self.model.family not in FAMILIES:
+            raise ValueError(f"model family {self.model.family!r} is unknown; known are {', '.join(FAMILIES)}")
 
     def augment_spec(self, side: Literal["src", "dst"]) -> AugmentSpec:
         """What may be drawn for one side: flips are chosen per side, and only src's input has its colours shifted."""

@@ -19,6 +19,7 @@ from services.kit.errors import AlreadyExists, Conflict, InvalidInput, NotFound,
 from services.kit.faceset_store import FacesetStore
 from services.kit.operations.plan import canonical_json
 from services.kit.records import Record
+from services.trainer import options as run_options
 from services.trainer.driver import ACTIVE_PREFIX
 from services.trainer.events import EventLog
 from services.trainer.run import (
@@ -34,7 +35,6 @@ from services.trainer.run import (
     now_json,
     requeue,
 )
-from services.trainer.stages import OPTIONS_STAGE
 
 MOST_WORKERS = 256
 
@@ -70,13 +70,11 @@ class Runs:
     def __init__(self, context: ServiceContext) -> None:
         self._store = context.store
         self._records = context.records
-        self._executor = context.executor
         self._reconciler = context.reconciler
         self._facesets = FacesetStore(context.store, context.records)
         self._checkpoints = CheckpointStore(context.store)
         self._active = ActiveNames(context.store, ACTIVE_PREFIX)
         self._holder = Leaseholder()
-        self._presets: list[dict[str, Any]] | None = None
 
     def create(self, name: str, request: RunRequest) -> Record:
         """A new run, queued. The same request again returns the run as it is now; another one raises AlreadyExists."""
@@ -87,7 +85,7 @@ class Runs:
         given = dict(request.options)
         if request.target_iteration:
             given["target_iteration"] = request.target_iteration
-        options = self._ask({"ask": "complete", "preset": request.preset, "options": given})["options"]
+        options = run_options.complete(request.preset, given)
         if options["batch_size"] < request.workers:
             raise InvalidInput(
                 f"batch_size {options['batch_size']} cannot be shared by {request.workers} workers: raise it, or use fewer",
@@ -148,8 +146,7 @@ class Runs:
         begun = seen["attempt"] > 0
         changed = seen["options"]
         if changes:
-            question = {"ask": "change", "options": seen["options"], "changes": changes, "begun": begun}
-            changed = self._ask(question)["options"]
+            changed = run_options.changed(seen["options"], changes, begun=begun)
 
         def change(body: dict[str, Any]) -> dict[str, Any]:
             if changes and (body["options"] != seen["options"] or (body["attempt"] > 0) != begun):
@@ -233,10 +230,8 @@ class Runs:
         return EventLog(self._store, name).read(after)
 
     def presets(self) -> list[dict[str, Any]]:
-        """Name, description, options and mutable_options of every preset. They are part of a release, so they are asked for once."""
-        if self._presets is None:
-            self._presets = self._ask({"ask": "presets"})["presets"]
-        return self._presets
+        """Name, description, options and mutable_options of every preset."""
+        return run_options.presets()
 
     def model(self, name: str) -> Record:
         """A model; NotFound when there is none."""
@@ -245,9 +240,6 @@ class Runs:
     def models(self, project: str, *, after: str, limit: int) -> tuple[list[Record], str]:
         """Models of a project by name."""
         return self._records.list(f"{project}/models", after=after, limit=limit, nested=False)
-
-    def _ask(self, question: dict[str, Any]) -> dict[str, Any]:
-        return self._executor.ask(OPTIONS_STAGE, question)
 
     def _same(self, record: Record, request: RunRequest) -> Record:
         if record.body["request"] != request.digest():

@@ -13,6 +13,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -36,17 +37,40 @@ POLL_S = 0.25
 JOB_POLL_S = 1.0
 # Operations and training runs may want Ray at the same moment, and it refuses to be started twice.
 _STARTING = threading.Lock()
+_STOPPED = threading.Event()
 
 
 def start_ray(settings: Settings) -> None:
     """Connects to the cluster that the settings name, or starts Ray on this machine, loopback only. Does nothing when connected."""
     with _STARTING:
-        _start_ray(settings)
+        if ray.is_initialized():
+            return
+        # Linux kills Ray's processes when the *thread* that started them ends. A driver's thread would take Ray with it in the midst of
+        # a shutdown, which then hangs for a minute; so a thread that does nothing else keeps it.
+        _STOPPED.clear()
+        started: Future[None] = Future()
+        threading.Thread(target=_keep_ray, args=(settings, started), name="ray-keeper", daemon=True).start()
+        started.result()
 
 
-def _start_ray(settings: Settings) -> None:
-    if ray.is_initialized():
+def stop_ray() -> None:
+    """Ends the Ray that this process started, and its workers."""
+    with _STARTING:
+        ray.shutdown()
+        _STOPPED.set()
+
+
+def _keep_ray(settings: Settings, started: Future[None]) -> None:
+    try:
+        _init_ray(settings)
+    except BaseException as error:  # noqa: BLE001  raised in the thread that waits
+        started.set_exception(error)
         return
+    started.set_result(None)
+    _STOPPED.wait()
+
+
+def _init_ray(settings: Settings) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     if settings.execution.kind == "ray-cluster":
         ray.init(address=settings.execution.address or "auto", log_to_driver=False, logging_level=logging.ERROR)
@@ -226,7 +250,7 @@ class RayExecutor:
         for actor in actors:
             ray.kill(actor)
         if self._settings.execution.kind == "ray":
-            ray.shutdown()
+            stop_ray()
 
     def _collect(
         self, pool: _Pool, actor: Any, reference: Any, on_done: Callable[[ChunkManifest], None]

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-from ml_common.nets import ModelConfig, build_model, families
+from ml_common.nets import FAMILIES, ModelConfig, build_model, family_names
 
-ALL = [f"{family}{flags}" for family in families() for flags in ("", "-ud", "-dtc")]
+ALL = [f"{family}{flags}" for family in FAMILIES for flags in ("", "-ud", "-dtc")]
 
 
 def tiny(arch: str, **changes: object) -> ModelConfig:
@@ -163,3 +163,7 @@ def test_missing_fields_and_unknown_families_are_refused() -> None:
         ModelConfig.from_dict({k: v for k, v in tiny("df").to_dict().items() if k != "ae_dims"})
     with pytest.raises(ValueError, match=r"unknown model family 'vae'.*df, liae"):
         build_model(tiny("vae"), seed=0)
+
+
+def test_the_names_that_options_are_checked_against_are_the_registry_s() -> None:
+    assert family_names() == FAMILIES

@@ -12,8 +12,8 @@ from services.kit.claims import Leaseholder
 from services.kit.operations.stage import WorkerEnv
 from services.kit.records import Records
 from services.kit.storage import open_store
+from services.trainer.options import complete
 from services.trainer.run import STARTING
-from services.trainer.stages import OptionsStage
 from tests.support.facesets import store_faceset
 
 RUN = "projects/p/runs/r"
@@ -47,14 +47,13 @@ def make_run(env: WorkerEnv) -> Callable[..., dict[str, Any]]:
             "target_iteration": 6,
             **(options or {}),
         }
-        question = {"ask": "complete", "preset": "demo", "options": given}
         record = {
             "name": RUN,
             "srcFaceset": "projects/p/facesets/src",
             "dstFaceset": "projects/p/facesets/dst",
             "srcRevision": "1",
             "dstRevision": "1",
-            "options": OptionsStage().answer(env, question)["options"],
+            "options": complete("demo", given),
             "workers": 1,
             "state": STARTING,
             "iteration": "0",

@@ -8,26 +8,16 @@ import pytest
 from google.protobuf import json_format, struct_pb2
 
 from services.kit.errors import InvalidInput, WrongState
-from services.kit.operations.stage import WorkerEnv, stage_path
 from services.trainer.convert import options_from_struct
-from services.trainer.stages import OPTIONS_STAGE, OptionsStage
+from services.trainer.options import changed, complete
 
 
-def complete(env: WorkerEnv, options: dict[str, Any], preset: str = "demo") -> dict[str, Any]:
-    answer = OptionsStage().answer(env, {"ask": "complete", "preset": preset, "options": options})
-    return dict(answer["options"])
-
-
-def test_the_path_of_the_stage_is_the_stage() -> None:
-    assert stage_path(OptionsStage) == OPTIONS_STAGE
-
-
-def test_whole_numbers_survive_a_struct(env: WorkerEnv) -> None:
-    options = complete(env, {})
+def test_whole_numbers_survive_a_struct() -> None:
+    options = complete("demo", {})
     struct = json_format.ParseDict(options, struct_pb2.Struct())
     back = options_from_struct(struct)
     assert back == options and isinstance(back["batch_size"], int) and isinstance(back["model"]["resolution"], int)
-    assert complete(env, back) == options
+    assert complete("demo", back) == options
 
 
 @pytest.mark.parametrize(
@@ -42,19 +32,18 @@ def test_whole_numbers_survive_a_struct(env: WorkerEnv) -> None:
         ({"model": {"ae_dims": 8.5}}, "run.options.model.ae_dims"),
     ],
 )
-def test_a_refusal_names_the_option(env: WorkerEnv, options: dict[str, Any], field: str) -> None:
+def test_a_refusal_names_the_option(options: dict[str, Any], field: str) -> None:
     with pytest.raises(InvalidInput) as refused:
-        complete(env, options)
+        complete("demo", options)
     assert list(refused.value.fields) == [field], refused.value.message
 
 
-def test_locked_options_may_change_until_the_run_begins(env: WorkerEnv) -> None:
-    options = complete(env, {})
-    question = {"ask": "change", "options": options, "changes": {"seed": 7, "learning_rate": 1e-4}, "begun": False}
-    changed = OptionsStage().answer(env, question)["options"]
-    assert (changed["seed"], changed["learning_rate"]) == (7, 1e-4)
+def test_locked_options_may_change_until_the_run_begins() -> None:
+    options = complete("demo", {})
+    changes = {"seed": 7, "learning_rate": 1e-4}
+    merged = changed(options, changes, begun=False)
+    assert (merged["seed"], merged["learning_rate"]) == (7, 1e-4)
     with pytest.raises(WrongState) as locked:
-        OptionsStage().answer(env, {**question, "begun": True})
+        changed(options, changes, begun=True)
     assert locked.value.reason == "OPTION_LOCKED" and locked.value.metadata == {"options": "seed"}
-    same = {**question, "changes": {"seed": options["seed"], "batch_size": 3}, "begun": True}
-    assert OptionsStage().answer(env, same)["options"]["batch_size"] == 3
+    assert changed(options, {"seed": options["seed"], "batch_size": 3}, begun=True)["batch_size"] == 3
