@@ -7,7 +7,9 @@ import os
 import pytest
 from hypothesis import settings
 
-for _name in [name for name in os.environ if name.startswith("UNDERSTUDY_") and not name.startswith("UNDERSTUDY_TEST_")]:
+for _name in [
+    name for name in os.environ if name.startswith("UNDERSTUDY_") and not name.startswith("UNDERSTUDY_TEST_")
+]:
     if _name != "UNDERSTUDY_WEIGHTS_DIR":  # where a machine keeps its weights; fetching them again would take minutes
         del os.environ[_name]
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"

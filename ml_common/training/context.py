@@ -17,8 +17,8 @@ class LossesReported:
     """Means over the iterations since the last report, which end with `iteration`.
 
     samples_per_s counts samples of one side, over all processes. eta_s: seconds to the target, None without one.
-    data_wait_ratio: share of the time (0..1) spent waiting for samples. gradient_norm: of the last iteration, before
-    clipping.
+    data_wait_ratio: share of the time (0..1) spent waiting for samples. gradient_norm (before clipping) and
+    learning_rate (warm-up and cosine included): of the last iteration.
     """
 
     iteration: int
@@ -28,6 +28,7 @@ class LossesReported:
     eta_s: float | None
     data_wait_ratio: float
     gradient_norm: float
+    learning_rate: float
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -206,6 +206,7 @@ class _Loop:
                 eta_s=remaining * elapsed_s / interval.iterations if target else None,
                 data_wait_ratio=min(1.0, interval.waited_s / elapsed_s),
                 gradient_norm=float(interval.gradient_norm),
+                learning_rate=state.learning_rate,
             )
         )
         self._interval = _Interval.begin(context)

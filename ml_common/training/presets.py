@@ -49,18 +49,23 @@ def saehd() -> TrainConfig:
 
 @_preset
 def demo() -> TrainConfig:
-    """Small enough for two CPU cores and a few minutes: a recognisable swap of one short clip onto another."""
+    """Small enough for two CPU cores and two minutes: a recognisable swap of one short clip onto another."""
+    iterations = 1400
+    # Measured on 100 synthetic faces a side: RMSprop learns three times as fast here as AdaBelief, whose long memory of
+    # the first gradients holds the encoder back; batches of 4 and 16 dims beat fewer iterations of anything larger.
     return TrainConfig(
-        model=ModelConfig(
-            arch="df-ud", resolution=96, ae_dims=96, e_dims=24, d_dims=24, d_mask_dims=12, face_type="wf"
-        ),
-        batch_size=8,
-        learning_rate=3e-4,
+        model=ModelConfig(arch="df-ud", resolution=64, ae_dims=96, e_dims=16, d_dims=16, d_mask_dims=8, face_type="f"),
+        batch_size=4,
+        optimizer="rmsprop",
+        learning_rate=5e-4,
+        lr_warmup_iterations=60,
+        lr_cosine_period=2 * iterations,
         unwarped_every=3,
         random_dst_flip=False,
         scale_range=0.05,
-        target_iteration=600,
+        target_iteration=iterations,
         save_every_s=60.0,
+        preview_every_iterations=250,
     )
 
 

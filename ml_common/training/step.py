@@ -20,7 +20,7 @@ from ml_common.nets import SwapModel, build_model
 from ml_common.training.config import TrainConfig
 from ml_common.training.data import Batch
 from ml_common.training.history import LossHistory
-from ml_common.training.optimizers import AdaBelief, RMSprop
+from ml_common.training.optimizers import AdaBelief, RMSprop, learning_rate_at
 
 CLIP_NORM = 1.0
 _BUCKET_ELEMENTS = 8 << 20  # 32 MiB of float32: large enough for full bandwidth, small enough not to matter in memory
@@ -65,6 +65,12 @@ class TrainState:
         for name, parameter in self.model.named_parameters():
             parameter.requires_grad_(name in trainable)
 
+    @property
+    def learning_rate(self) -> float:
+        """The rate of the latest step, warm-up and cosine included."""
+        group = self.optimizer.param_groups[0]
+        return learning_rate_at(group["iteration"] - 1, lr=group["lr"], lr_cos=group["lr_cos"])
+
 
 @dataclass(frozen=True)
 class StepReport:
@@ -105,7 +111,7 @@ def train_step(state: TrainState, batch: Batch, *, measure_gradients: bool = Fal
     _sum_gradients_over_processes(state.model)
     norm = _gradient_norm(state.model) if measure_gradients else None
     for group in state.optimizer.param_groups:
-        group["lr"] = _learning_rate(config, state.iteration)
+        group["lr"] = _warmed_up_rate(config, state.iteration)
     state.optimizer.step()
     state.iteration += 1
     return StepReport(src_sum.detach(), dst_sum.detach(), losses.src.shape[0], norm)
@@ -118,7 +124,7 @@ def copy_weights_from_rank_0(model: SwapModel) -> None:
             dist.broadcast(parameter.data, src=0)
 
 
-def _learning_rate(config: TrainConfig, iteration: int) -> float:
+def _warmed_up_rate(config: TrainConfig, iteration: int) -> float:
     if iteration >= config.lr_warmup_iterations:
         return config.learning_rate
     return config.learning_rate * (iteration + 1) / (config.lr_warmup_iterations + 1)

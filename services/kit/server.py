@@ -66,7 +66,7 @@ class _NotingServer:
         self._server = server
         self._method_names = method_names
 
-    def add_generic_rpc_handlers(self, handlers: Sequence[grpc.ServiceRpcHandler[Any, Any]]) -> None:
+    def add_generic_rpc_handlers(self, handlers: Sequence[grpc.ServiceRpcHandler]) -> None:
         for handler in handlers:
             service = descriptor_pool.Default().FindServiceByName(handler.service_name())
             for method in service.methods:

@@ -28,9 +28,7 @@ ATTEMPTS = 3
 
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
-    return settings_in(
-        tmp_path_factory.mktemp("executor"), **{"execution.kind": "ray", "execution.attempts": ATTEMPTS}
-    )
+    return settings_in(tmp_path_factory.mktemp("executor"), **{"execution.kind": "ray", "execution.attempts": ATTEMPTS})
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +69,9 @@ def executor(request: pytest.FixtureRequest) -> Executor:
 class Run:
     """One call of ``run_chunks`` and what came of it."""
 
-    def __init__(self, executor: Executor, store: ObjectStore, plan: Plan, check: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self, executor: Executor, store: ObjectStore, plan: Plan, check: Callable[[], None] = lambda: None
+    ) -> None:
         self.done: list[ChunkManifest] = []
         self.progress: list[tuple[int, int]] = []
         self.retries: list[tuple[int, str]] = []
@@ -113,7 +113,7 @@ class Run:
         def body() -> None:
             try:
                 self()
-            except BaseException as error:
+            except BaseException as error:  # noqa: BLE001  the test looks at it
                 self.error = error
 
         thread = threading.Thread(target=body)
@@ -125,7 +125,9 @@ def seed_of(request: pytest.FixtureRequest) -> str:
     return request.node.name
 
 
-def test_results_are_the_same_everywhere(executor: Executor, store: ObjectStore, request: pytest.FixtureRequest) -> None:
+def test_results_are_the_same_everywhere(
+    executor: Executor, store: ObjectStore, request: pytest.FixtureRequest
+) -> None:
     plan = scripted_plan({}, {"do": "fail_items"}, {}, {}, {}, name=seed_of(request))
     run = Run(executor, store, plan)()
     assert sorted(manifest.index for manifest in run.done) == [0, 1, 2, 3, 4]
@@ -313,7 +315,9 @@ def test_workers_of_stopped_work_give_their_cpus_back(ray_executor: Executor, st
 
 def test_operations_of_one_stage_share_the_workers(ray_executor: Executor, store: ObjectStore) -> None:
     """The second must not wait until the first, which may last for hours, has no more chunks."""
-    first = scripted_plan({"do": "gate", "gate": "gates/first"}, *[{"do": "gate", "gate": "gates/share"}] * 40, name="a")
+    first = scripted_plan(
+        {"do": "gate", "gate": "gates/first"}, *[{"do": "gate", "gate": "gates/share"}] * 40, name="a"
+    )
     second = scripted_plan({}, {}, name="b")
     long, short = Run(ray_executor, store, first), Run(ray_executor, store, second)
     opened = threading.Event()

@@ -467,13 +467,12 @@ def test_a_port_that_is_taken_is_named(server: Server, tmp_path: Path, setting: 
     assert "Traceback" not in result.stderr
 
 
-@pytest.mark.parametrize("kind", ["inline", "ray"])
+@pytest.mark.parametrize("kind", ["inline", pytest.param("ray", marks=pytest.mark.slow)])
 def test_a_killed_server_is_gone_on_from(tmp_path: Path, kind: str) -> None:
     """kill -9 in the middle of a chunk; the next server takes the work up at once and no chunk is done twice."""
-    only_one = ("--set", f"execution.kind={kind}", "--set", "execution.workers=1")
     plan = scripted_plan({}, {}, {"do": "gate", "gate": "gates/open"}, {}, {})
     store = open_store("folder", root=tmp_path / "objects")
-    process = start_server(tmp_path, *only_one)
+    process = start_server(tmp_path, "--set", f"execution.kind={kind}", "--set", "execution.workers=1")
     try:
         with connected(process, tmp_path) as running:
             name = running.submit(plan).name
@@ -482,8 +481,10 @@ def test_a_killed_server_is_gone_on_from(tmp_path: Path, kind: str) -> None:
             process.wait()
         manifests = {info.key: info.modified_s for info in store.list(chunk_prefix(plan.action_key)).objects}
         assert len(manifests) == 2
+        worker = int(store.list(f"ran/{plan.action_key}/2/").objects[0].key.rpartition("/")[2].partition("-")[0])
+        eventually(lambda: not is_alive(worker), "its workers end with it")
         store.put("gates/open", b"")
-        with server_process(tmp_path, *only_one) as running:
+        with server_process(tmp_path, "--set", "execution.kind=inline") as running:
             finished = ended(running, name)
             metadata = operation_pb2.OperationMetadata()
             state_of(running, name).metadata.Unpack(metadata)
@@ -494,10 +495,6 @@ def test_a_killed_server_is_gone_on_from(tmp_path: Path, kind: str) -> None:
     assert finished.response.Unpack(response)
     assert response == common_pb2.Digest(sha256="0:0,0:1,0:2,0:3,0:4", size_bytes=20)
     assert metadata.attempt == 2
-    workers = [
-        int(info.key.rpartition("/")[2].split("-")[0]) for info in store.list(f"ran/{plan.action_key}/2/").objects
-    ]
-    eventually(lambda: not any(is_alive(pid) for pid in workers), "nothing that they started is left")
     assert runs_of(store, plan) == [1, 1, 2, 1, 1], "only the chunk that was under way is begun again"
     after = store.list(chunk_prefix(plan.action_key)).objects
     assert [info.key for info in after] == [f"{chunk_prefix(plan.action_key)}{index:06d}.json" for index in range(5)]

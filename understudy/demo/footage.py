@@ -9,7 +9,7 @@ import multiprocessing
 import os
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -40,8 +40,12 @@ class Footage:
 def render_footage(folder: Path, src_frames: int, dst_frames: int) -> Footage:
     """Renders everything into ``folder`` (src.mp4, dst.mp4). The same arguments give the same pixels."""
     folder.mkdir(parents=True, exist_ok=True)
-    src_states = performance(_SRC_SEED, src_frames, rate=RATE)
     dst_states = performance(_DST_SEED, dst_frames, rate=RATE)
+    # Both people sit under the same drifting lamp: a swap learns the light that it has seen, and src is shot to match dst.
+    src_states = [
+        replace(state, light=dst_states[index % dst_frames].light)
+        for index, state in enumerate(performance(_SRC_SEED, src_frames, rate=RATE))
+    ]
     # Spawned, not forked: the parent may hold threads of media libraries.
     with ProcessPoolExecutor(os.cpu_count(), mp_context=multiprocessing.get_context("spawn")) as pool:
         truth_pieces = [pool.submit(_rendered_with_masks, SRC_IDENTITY, list(piece)) for piece in _pieces(dst_states)]

@@ -53,7 +53,7 @@ class OperationState(_OperationState, metaclass=_OperationStateEnumTypeWrapper):
     """States and the ways between them:
 
       QUEUED -> WAITING_FOR_RESOURCES -> RUNNING -> SUCCEEDED | PARTIALLY_SUCCEEDED | FAILED
-      QUEUED | WAITING_FOR_RESOURCES | RUNNING -> CANCELLING -> CANCELLED
+      QUEUED | WAITING_FOR_RESOURCES | RUNNING -> CANCELLING -> CANCELLED, or to the end that the work came to first
 
     A server that starts again takes RUNNING work up where its manifests end; the state does not go back.
     """

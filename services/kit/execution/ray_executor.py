@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError
+from ray.exceptions import RayActorError, RayError
 from ray.job_submission import JobStatus, JobSubmissionClient
 
 from services.kit import errors
@@ -414,6 +414,6 @@ class ClusterOperationWork:
                 address = self._settings.execution.job_address or self._settings.execution.address
                 try:
                     self._client = JobSubmissionClient(address)
-                except (ConnectionError, RuntimeError) as error:
-                    raise Transient(f"the Ray cluster's job server {address!r} cannot be reached: {error}") from error
+                except (ConnectionError, RuntimeError, RayError) as error:
+                    raise Transient(f"the Ray cluster's job server {address!r} does not answer us: {error}") from error
             return self._client

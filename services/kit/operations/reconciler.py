@@ -99,6 +99,8 @@ class Reconciler:
         try:
             if not self._stopping.is_set() and work.claim(name):
                 work.drive(name, self._stopping.is_set)
+        except UnderstudyError as error:
+            _LOG.warning("cannot drive %s %s now: %s", work.kind, name, error)
         except Exception:  # noqa: BLE001  the edge of a thread: the lease runs out and the work is found again
             _LOG.exception("driving %s %s failed", work.kind, name)
         finally:

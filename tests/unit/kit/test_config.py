@@ -95,7 +95,9 @@ def test_absent_and_empty_files(tmp_path: Path) -> None:
     assert load_settings(tmp_path / "empty.yaml") == load_settings()
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "::", "", "192.168.0.7", "render01.studio", "localhost.evil.com", "127.0.0.1.evil"])
+@pytest.mark.parametrize(
+    "host", ["0.0.0.0", "::", "", "192.168.0.7", "render01.studio", "localhost.evil.com", "127.0.0.1.evil"]
+)
 def test_open_hosts_need_tls(host: str, tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="loopback"):
         load_settings(overrides={"server.host": host})
@@ -126,12 +128,23 @@ def test_printing_masks_secrets() -> None:
 
 
 def test_print_config_flag() -> None:
-    command = [sys.executable, "-m", "services", "--print-config", "--set", f"store.secret_key={SECRET}", "--set", "server.port=7"]
+    command = [
+        sys.executable,
+        "-m",
+        "services",
+        "--print-config",
+        "--set",
+        f"store.secret_key={SECRET}",
+        "--set",
+        "server.port=7",
+    ]
     result = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=60)
     assert result.returncode == 0, result.stderr
     assert yaml.safe_load(result.stdout)["server"]["port"] == 7
     assert SECRET not in result.stdout + result.stderr
-    wrong = subprocess.run([*command, "--set", "store.roooot=x"], cwd=REPOSITORY, capture_output=True, text=True, timeout=60)
+    wrong = subprocess.run(
+        [*command, "--set", "store.roooot=x"], cwd=REPOSITORY, capture_output=True, text=True, timeout=60
+    )
     assert wrong.returncode == 2
     assert "store.roooot" in wrong.stderr
     assert "Traceback" not in wrong.stderr

@@ -16,9 +16,7 @@ from services.kit.status import STATUS_DETAILS_KEY, grpc_code, to_status
 from understudy.errors import from_rpc_error, from_status
 from understudy.v1 import errors_pb2
 
-CLASSES = [
-    kind for _, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, UnderstudyError)
-]
+CLASSES = [kind for _, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, UnderstudyError)]
 METADATA = {"uri": "file:///x/ä", "limit": "7"}
 
 

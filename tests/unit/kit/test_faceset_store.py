@@ -44,7 +44,9 @@ def face(number: int) -> FaceRecord:
     landmarks_68x2 = np.arange(136.0).reshape(68, 2)
     return FaceRecord(
         face_id=make_face_id(number, 0, "1a2b3c4d" * 8),
-        source=FaceSource(clip="projects/p/clips/c", frame_number=number, face_index=0, frame_width=64, frame_height=36),
+        source=FaceSource(
+            clip="projects/p/clips/c", frame_number=number, face_index=0, frame_width=64, frame_height=36
+        ),
         face_type=FaceType.WHOLE_FACE,
         size_px=256,
         frame_landmarks_px=landmarks_68x2,

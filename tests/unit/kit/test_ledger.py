@@ -199,7 +199,9 @@ def test_the_lease_of_a_dead_process_is_taken_at_once(context: ServiceContext, t
         process.communicate()
 
 
-def test_a_process_of_another_host_is_believed_until_its_lease_ends(ledger: Ledger, context: ServiceContext, clock: Clock) -> None:
+def test_a_process_of_another_host_is_believed_until_its_lease_ends(
+    ledger: Ledger, context: ServiceContext, clock: Clock
+) -> None:
     name = ledger.submit(submission(scripted_plan({})))[0].name
     ledger.claim(name)
 

@@ -35,7 +35,7 @@ def test_json_lines_are_json(capsys: pytest.CaptureFixture[str]) -> None:
     configure("json", "INFO")
     with bind(request_id="r-1"):
         try:
-            raise ValueError("tricky \n \" text")
+            raise ValueError('tricky \n " text')
         except ValueError:
             logging.getLogger("a").exception("failed\nbadly")
     lines = capsys.readouterr().err.splitlines()

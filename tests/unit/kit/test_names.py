@@ -38,7 +38,27 @@ def test_good_ids_pass_and_make_keys(value: str) -> None:
 
 @pytest.mark.parametrize(
     "value",
-    ["", ".", "..", "a/b", "a\n", "\na", "a ", "A", "-a", "a-", "a" * 64, "a.b", "a_b", "ä", "a\0", "%2e", "~", "٣", "*"],
+    [
+        "",
+        ".",
+        "..",
+        "a/b",
+        "a\n",
+        "\na",
+        "a ",
+        "A",
+        "-a",
+        "a-",
+        "a" * 64,
+        "a.b",
+        "a_b",
+        "ä",
+        "a\0",
+        "%2e",
+        "~",
+        "٣",
+        "*",
+    ],
 )
 def test_refused_ids(value: str) -> None:
     with pytest.raises(InvalidInput):

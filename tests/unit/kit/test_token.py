@@ -44,7 +44,9 @@ def test_servers_that_start_at_once_agree(tmp_path: Path) -> None:
         barrier = threading.Barrier(8)
         found: list[str | Exception] = []
 
-        def start(path: Path = path, barrier: threading.Barrier = barrier, found: list[str | Exception] = found) -> None:
+        def start(
+            path: Path = path, barrier: threading.Barrier = barrier, found: list[str | Exception] = found
+        ) -> None:
             barrier.wait()
             try:
                 found.append(server_token(path))

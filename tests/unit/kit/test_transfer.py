@@ -70,7 +70,9 @@ def test_a_file_is_sent_and_fetched(transfer: Transfer, context: ServiceContext)
     assert reference == signed.object
     assert context.store.get(context.store.key_of(reference.uri)) == CONTENT
     assert not dropped.exists(), "the inbox is emptied"
-    fetched = call(transfer.CreateDownloadUrls, pb.CreateDownloadUrlsRequest(parent=PROJECT, objects=[reference])).urls[0]
+    fetched = call(transfer.CreateDownloadUrls, pb.CreateDownloadUrlsRequest(parent=PROJECT, objects=[reference])).urls[
+        0
+    ]
     assert path_of(fetched).read_bytes() == CONTENT
     assert fetched.method == "GET"
 

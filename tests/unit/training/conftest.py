@@ -64,10 +64,21 @@ def tiny_config() -> Callable[..., TrainConfig]:
     """tiny_config(**options): a model of a few thousand weights at 32 pixels that trains in milliseconds."""
 
     def make(**options: Any) -> TrainConfig:
-        model = {"arch": "df", "resolution": 32, "ae_dims": 16, "e_dims": 8, "d_dims": 8, "d_mask_dims": 4}
+        model = {
+            "arch": "df",
+            "face_type": "wf",
+            "resolution": 32,
+            "ae_dims": 16,
+            "e_dims": 8,
+            "d_dims": 8,
+            "d_mask_dims": 4,
+        }
         defaults = {
             "batch_size": 4,
+            "optimizer": "adabelief",
             "learning_rate": 5e-4,
+            "lr_warmup_iterations": 0,
+            "lr_cosine_period": 0,
             "report_every_iterations": 5,
             "preview_every_iterations": 0,
             "save_every_s": 0.0,

@@ -45,6 +45,16 @@ def test_losses_fall_on_a_handful_of_faces(train, tiny_config, make_context) -> 
     assert context.events[-1] == TrainingFinished(iteration=40, reason="target")
 
 
+def test_the_rate_warms_up_and_follows_the_cosine(train, tiny_config, make_context) -> None:
+    context = make_context()
+    options = {"learning_rate": 1e-3, "lr_warmup_iterations": 4, "lr_cosine_period": 20, "report_every_iterations": 1}
+    train(tiny_config(**options), context)
+    rates = [event.learning_rate for event in context.of_kind(LossesReported)]
+    swing = [(np.cos(2 * np.pi * iteration / 20) + 1) / 2 for iteration in range(10)]
+    warm = [min(1.0, (iteration + 1) / 5) for iteration in range(10)]
+    np.testing.assert_allclose(rates, 1e-3 * np.multiply(swing, warm))
+
+
 @pytest.mark.parametrize(
     "options",
     [
