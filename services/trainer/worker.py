@@ -336,19 +336,16 @@ class StoreTrainContext:
         return time.monotonic() - self._held_s
 
     def _report_losses(self, event: LossesReported) -> None:
-        from ml_common.training.optimizers import learning_rate_at
-
         losses = {"src": event.src_loss, "dst": event.dst_loss}
         self._losses.add(event.iteration, losses)
         timing: dict[str, Any] = {"samplesPerS": 2 * event.samples_per_s}  # the loop counts one side
         if event.eta_s is not None:
             timing["eta"] = duration_json(event.eta_s)
-        rate = learning_rate_at(event.iteration, lr=self._config.learning_rate, lr_cos=self._config.lr_cosine_period)
         report = {
             "iteration": str(event.iteration),
             "losses": losses,
             **timing,
-            "learningRate": rate,
+            "learningRate": event.learning_rate,
             "dataWaitRatio": event.data_wait_ratio,
         }
         if math.isfinite(event.gradient_norm):  # JSON has no infinity; a gradient that has it shows in the losses soon

@@ -51,7 +51,9 @@ def _run(name: str) -> list[dict[str, Any]]:
     module = importlib.import_module(f"tests.bench.bench_{name}")
     rows = module.run()
     peak_rss_mb = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)
-    machine = f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPU cores, Python {platform.python_version()}"
+    machine = (
+        f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPU cores, Python {platform.python_version()}"
+    )
     return [{**row, "peak_rss_mb": peak_rss_mb, "machine": machine} for row in rows]
 
 

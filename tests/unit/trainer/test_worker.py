@@ -181,7 +181,7 @@ def test_options_reach_the_loop_and_are_told(
         env.records.update(RUN, lambda body: {**body, "options": {**body["options"], "learning_rate": 5e-5}})
         time.sleep(0.8)
 
-    make_run()
+    make_run({"learning_rate": 3e-4, "lr_warmup_iterations": 0, "lr_cosine_period": 0})
     at_step(3, change)
     train(env)
     events = EventLog(env.store, RUN).read(0)
