@@ -37,7 +37,8 @@ up: setup ## all services in one process on loopback, until Ctrl-C
 	$(BIN)/understudy up
 
 test: setup ## every test that this machine can run
-	$(BIN)/python -m pytest
+	@# a file stays with one process: its server and its Ray are started once
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 lint: setup ## ruff, mypy, buf
 	$(BIN)/ruff check .

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from ml_common.media import ClipInfo, FrameSource, MediaError, open_source, prob
 from services.kit.errors import Corrupt, InvalidInput, UnderstudyError
 from services.kit.storage import ObjectStore
 
+_DIGEST = re.compile(r"\b[0-9a-f]{64}\b")
 SEQUENCE_MEDIA_TYPE = "application/vnd.understudy.sequence+json"
 _REASONS = {
     "NOT_MEDIA": "NOT_MEDIA",
@@ -137,7 +139,9 @@ def media_errors(name: str) -> Iterator[None]:
         if error.decodable_frames is not None:
             metadata["decodable_frames"] = str(error.decodable_frames)
         kind: type[UnderstudyError] = Corrupt if reason == "CORRUPT_FRAME" else InvalidInput
-        raise kind(f"{name}: {error}", reason=reason, metadata=metadata) from error
+        # Objects are named by digest; a person knows the clip by its own name.
+        text = _DIGEST.sub(name, str(error), count=1)
+        raise kind(text if name in text else f"{name}: {text}", reason=reason, metadata=metadata) from error
 
 
 def _sequence_files(store: ObjectStore, key: str) -> list[tuple[str, str]]:

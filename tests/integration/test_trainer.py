@@ -28,6 +28,8 @@ OPTIONS: dict[str, Any] = {
     "model": TINY_MODEL,
     "batch_size": 2,
     "learning_rate": 1e-3,
+    "lr_warmup_iterations": 0,
+    "lr_cosine_period": 0,
     "report_every_iterations": 2,
     "preview_every_iterations": 10,
     "save_every_s": 0,

@@ -94,7 +94,7 @@ ELSEWHERE = {"owner": "another-host:1:1", "expires_s": time.time() + 1000}
         (RUNNING, DEAD, True, QUEUED),
         (STARTING, {**ELSEWHERE, "expires_s": 0}, True, QUEUED),
         (RUNNING, ELSEWHERE, False, RUNNING),
-        (RUNNING, Leaseholder().lease(), False, RUNNING),
+        (RUNNING, {**ELSEWHERE, "owner": Leaseholder().owner}, False, RUNNING),
         (PAUSED, DEAD, False, PAUSED),
         (STOPPING, DEAD, False, STOPPED),
         (COMPLETED, None, False, COMPLETED),
