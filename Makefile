@@ -37,8 +37,8 @@ up: setup ## all services in one process on loopback, until Ctrl-C
 	$(BIN)/understudy up
 
 test: setup ## every test that this machine can run
-	@# a file stays with one process: its server and its Ray are started once
-	$(BIN)/python -m pytest -n auto --dist loadfile
+	@# a file stays with one process (its server and its Ray are started once); in order, since the long files come early
+	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 lint: setup ## ruff, mypy, buf
 	$(BIN)/ruff check .
