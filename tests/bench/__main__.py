@@ -7,15 +7,14 @@ the machine. Every module runs in a process of its own, so that one's memory and
 from __future__ import annotations
 
 import argparse
-import importlib
 import json
 import multiprocessing
-import os
-import platform
-import resource
 import sys
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
+
+from tests.bench.measure import measured
 
 _HERE = Path(__file__).parent
 
@@ -34,9 +33,9 @@ def main() -> int:
     rows, failed = [], []
     for name in wanted or names:
         print(f"{name} ...", file=sys.stderr, flush=True)
-        with multiprocessing.get_context("spawn").Pool(1) as pool:
+        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
             try:
-                rows += pool.apply(_run, (name,))
+                rows += pool.submit(measured, name).result()
             except Exception as error:  # noqa: BLE001  one failing benchmark must not hide the others
                 failed.append(f"{name}: {type(error).__name__}: {error}")
     flags.out.parent.mkdir(parents=True, exist_ok=True)
@@ -45,16 +44,6 @@ def main() -> int:
     for line in failed:
         print(f"FAILED {line}", file=sys.stderr)
     return 1 if failed else 0
-
-
-def _run(name: str) -> list[dict[str, Any]]:
-    module = importlib.import_module(f"tests.bench.bench_{name}")
-    rows = module.run()
-    peak_rss_mb = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)
-    machine = (
-        f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPU cores, Python {platform.python_version()}"
-    )
-    return [{**row, "peak_rss_mb": peak_rss_mb, "machine": machine} for row in rows]
 
 
 def _print_table(rows: list[dict[str, Any]]) -> None:
