@@ -9,8 +9,9 @@ Names are imported on first use, so that what needs only options (a server check
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from ml_common.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from ml_common.augment.apply import AugmentedBatch, augment_batch, sampling_positions
@@ -42,8 +43,4 @@ __all__ = [
     "shift_hsv",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"{__name__} has no {name}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+__getattr__ = lazy_names(__name__, _HOMES)
