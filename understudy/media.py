@@ -1,6 +1,8 @@
-"""Sending footage: a video as one object, a folder of pictures as objects and a manifest that lists them in order.
+"""Sending footage: a video as one object, pictures (a folder or one file) as objects and a manifest that lists them in order.
 
 A clip is named after its file and its bytes unless the caller names it, so adding the same footage twice finds the first.
+What a reader would get wrong: pictures keep their file names, because the numbers in them are the clip's frame numbers; holes in the
+numbering stay holes.
 """
 
 from __future__ import annotations
@@ -22,6 +24,8 @@ _PICTURES = {
     ".jpeg": "image/jpeg",
     ".tif": "image/tiff",
     ".tiff": "image/tiff",
+    ".dpx": "image/x-dpx",
+    ".exr": "image/x-exr",
 }
 _NUMBERED = re.compile(r"(\d+)(?=\.[^.]+$)")
 _PROBE_WITHIN_S = 600.0  # the server reads the whole file once to count its frames
@@ -30,7 +34,11 @@ _PROBE_WITHIN_S = 600.0  # the server reads the whole file once to count its fra
 def add_clip(
     client: Client, project: str, path: Path, *, clip_id: str = "", sequence_rate: common_pb2.Rational | None = None
 ) -> frame_service_pb2.Clip:
-    """Sends footage and registers it with ``project`` (`projects/p`). ``sequence_rate`` is for folders of pictures; unset means 25."""
+    """Sends footage and registers it with ``project`` (`projects/p`).
+
+    ``sequence_rate`` is for pictures; unset means what the headers of DPX and OpenEXR files say, else 25. UnderstudyError as
+    ``upload_media``.
+    """
     media = upload_media(client, project, path)
     wished = frame_service_pb2.Clip(media=media, display_name=path.name)
     if sequence_rate is not None:
@@ -48,28 +56,14 @@ def slug(text: str) -> str:
 
 
 def upload_media(client: Client, project: str, path: Path) -> common_pb2.ObjectRef:
-    """Sends a video file or a folder of numbered pictures, unless the store has it already."""
-    if not path.is_dir():
-        return upload(
-            client,
-            project,
-            path,
-            media_type=_PICTURES.get(path.suffix.lower(), "video/" + (path.suffix[1:].lower() or "unknown")),
-        )
-    files = sorted(
-        file for file in path.iterdir() if file.suffix.lower() in _PICTURES and not file.name.startswith(".")
-    )
-    if not files:
-        raise UnderstudyError(
-            f"{path} holds no pictures: {', '.join(_PICTURES)} are read", code="INVALID_ARGUMENT", reason="NO_FRAMES"
-        )
-    unnumbered = next((file.name for file in files if not _NUMBERED.search(file.name)), None)
-    if unnumbered and len(files) > 1:
-        raise UnderstudyError(
-            f"{path / unnumbered} has no frame number: name the pictures like shot.0001.png",
-            code="INVALID_ARGUMENT",
-            reason="NOT_MEDIA",
-        )
+    """Sends a video file, a folder of numbered pictures or one picture, unless the store has it already.
+
+    UnderstudyError NOT_FOUND, NO_FRAMES for a folder without pictures, NOT_MEDIA for pictures without numbers or with one number
+    twice.
+    """
+    if not path.is_dir() and path.suffix.lower() not in _PICTURES:
+        return upload(client, project, path, media_type="video/" + (path.suffix[1:].lower() or "unknown"))
+    files = _pictures(path) if path.is_dir() else [path]
     entries = []
     for file in files:
         reference = upload(client, project, file, media_type=_PICTURES[file.suffix.lower()])
@@ -78,3 +72,34 @@ def upload_media(client: Client, project: str, path: Path) -> common_pb2.ObjectR
         manifest = Path(folder, f"{path.name}.sequence.json")
         manifest.write_text(json.dumps({"schema": 1, "files": entries}, sort_keys=True))
         return upload(client, project, manifest, media_type=SEQUENCE_MEDIA_TYPE)
+
+
+def _pictures(folder: Path) -> list[Path]:
+    """The pictures of a folder by name: one sequence, or photos, each with a number of its own."""
+    files = sorted(
+        file for file in folder.iterdir() if file.suffix.lower() in _PICTURES and not file.name.startswith(".")
+    )
+    if not files:
+        raise UnderstudyError(
+            f"{folder} holds no pictures: {', '.join(_PICTURES)} are read", code="INVALID_ARGUMENT", reason="NO_FRAMES"
+        )
+    if len(files) == 1:
+        return files
+    by_number: dict[int, Path] = {}
+    for file in files:
+        match = _NUMBERED.search(file.name)
+        if match is None:
+            raise UnderstudyError(
+                f"{file} has no frame number: name the pictures like shot.0001.png",
+                code="INVALID_ARGUMENT",
+                reason="NOT_MEDIA",
+            )
+        other = by_number.setdefault(int(match[1]), file)
+        if other is not file:
+            raise UnderstudyError(
+                f"{folder} holds {other.name} and {file.name}, which have the same frame number: "
+                "give each sequence a folder of its own",
+                code="INVALID_ARGUMENT",
+                reason="NOT_MEDIA",
+            )
+    return files

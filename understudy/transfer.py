@@ -56,6 +56,11 @@ def download(client: Client, project: str, reference: common_pb2.ObjectRef, path
     signed = client.transfer.CreateDownloadUrls(
         transfer_service_pb2.CreateDownloadUrlsRequest(parent=project, objects=[reference])
     ).urls[0]
+    fetch(signed, reference, path)
+
+
+def fetch(signed: transfer_service_pb2.SignedUrl, reference: common_pb2.ObjectRef, path: Path) -> None:
+    """As ``download``, from an address that CreateDownloadUrls gave for ``reference``."""
     path.parent.mkdir(parents=True, exist_ok=True)
     digest = hashlib.sha256()
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")

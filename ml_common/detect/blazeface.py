@@ -17,6 +17,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -83,8 +84,9 @@ class BlazeFace:
             raise ValueError(
                 f"tiles must be uint8 N x {side} x {side} x 3, got {tiles_bgr_NHWC.dtype} {tiles_bgr_NHWC.shape}"
             )
-        tiles = torch.from_numpy(tiles_bgr_NHWC).to(self._device)
-        batch_NCHW = tiles.permute(0, 3, 1, 2).flip(1).to(torch.float32).div_(127.5).sub_(1.0)
+        tiles = cv2.cvtColor(tiles_bgr_NHWC.reshape(-1, side, 3), cv2.COLOR_BGR2RGB).reshape(tiles_bgr_NHWC.shape)
+        batch_NHWC = torch.from_numpy(tiles).to(self._device)
+        batch_NCHW = batch_NHWC.permute(0, 3, 1, 2).to(torch.float32).div_(127.5).sub_(1.0)
         raw_NA16, logits_NA1 = self._graph(batch_NCHW)
         return self._decode(raw_NA16, logits_NA1[..., 0])
 

@@ -2,7 +2,8 @@
 
 What a reader would get wrong: values are NCHW (kept in channels_last memory), while ``reshape`` follows the NHWC order
 of the source graph, so the module permutes there and only there. Any batch size runs, whatever the source graph was
-frozen at.
+frozen at. And an addition to a convolution's result is no step of its own: it runs within the convolution, while that
+result is still in the cache (the graphs spend their time on memory more than on arithmetic).
 
 Legend: N batch, C channels, H height, W width, tblr = top, bottom, left, right.
 """
@@ -10,6 +11,7 @@ Legend: N batch, C channels, H height, W width, tblr = top, bottom, left, right.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,8 +86,9 @@ def _input_name(ops: list[dict[str, Any]]) -> str:
 
 
 def _plan(ops: list[dict[str, Any]], outputs: tuple[str, ...]) -> list[_Step]:
-    last_reader = {name: position for position, op in enumerate(ops) for name in op["inputs"]}
     steps, made = [], dict[str, str]()
+    ops = _fused(ops, outputs)
+    last_reader = {name: position for position, op in enumerate(ops) for name in op["inputs"]}
     for position, op in enumerate(ops):
         if op["kind"] not in _BUILDERS:
             raise ValueError(f"operation {op['kind']!r} of the graph is unknown to this version")
@@ -102,21 +105,69 @@ def _plan(ops: list[dict[str, Any]], outputs: tuple[str, ...]) -> list[_Step]:
     return steps
 
 
-def _convolve(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    stride: tuple[int, int],
-    padding: tuple[int, int],
-    dilation: tuple[int, int],
-    groups: int,
-) -> Tensor:
-    # On one CPU thread torch leaves oneDNN for a convolution that is two to five times slower here; so oneDNN is asked
-    # for by name.
-    if x.device.type == "cpu" and _HAS_ONEDNN:
-        y: Tensor = torch.ops.aten.mkldnn_convolution(x, weight, bias, padding, stride, dilation, groups)
-        return y
-    return functional.conv2d(x, weight, bias, stride, padding, dilation, groups)
+def _fused(ops: list[dict[str, Any]], outputs: tuple[str, ...]) -> list[dict[str, Any]]:
+    """The same graph with additions moved into the convolutions whose results nobody else reads: such a convolution has
+    two inputs, the second to be added."""
+    readers = Counter(name for op in ops for name in op["inputs"])
+    plain = {
+        op["output"]: op
+        for op in ops
+        if op["kind"] == "conv"
+        and op.get("activation", "none") == "none"
+        and readers[op["output"]] == 1
+        and op["output"] not in outputs
+    }
+    result, gone = [], set()
+    for op in ops:
+        # The later of two convolutions takes the other's result.
+        convolved = (
+            next((name for name in reversed(op["inputs"]) if name in plain), None) if op["kind"] == "add" else None
+        )
+        if convolved is None:
+            result.append(op)
+            continue
+        (other,) = (name for name in op["inputs"] if name != convolved)
+        kept: dict[str, Any] = {key: op[key] for key in ("activation", "slope", "output") if key in op}
+        result.append({**plain[convolved], **kept, "inputs": [*plain[convolved]["inputs"], other]})
+        gone.add(convolved)
+    return [op for op in result if op["output"] not in gone]
+
+
+@dataclass(slots=True)
+class _Convolution:
+    """A convolution with what follows it. On the CPU oneDNN is asked for by name: torch leaves it, on one thread, for
+    convolutions that are two to five times slower here."""
+
+    stride: tuple[int, int]
+    padding: tuple[int, int]
+    dilation: tuple[int, int]
+    groups: int
+    relu: bool
+    packed: Tensor | None = None  # the weight in the order that oneDNN wants for this convolution
+
+    def __call__(self, x: Tensor, added: Tensor | None, own: bool, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """``own``: ``added`` may be overwritten."""
+        if x.device.type != "cpu" or not _HAS_ONEDNN:
+            y = functional.conv2d(x, weight, bias, self.stride, self.padding, self.dilation, self.groups)
+            y = y if added is None else y.add_(added)
+            return torch.relu_(y) if self.relu else y
+        if self.packed is None:
+            self.packed = torch.ops.mkldnn._reorder_convolution_weight(
+                weight, self.padding, self.stride, self.dilation, self.groups, list(x.shape)
+            )
+        where = (self.padding, self.stride, self.dilation, self.groups)
+        if added is None:
+            alone: Tensor = torch.ops.mkldnn._convolution_pointwise(
+                x, self.packed, bias, *where, "relu" if self.relu else "none", [], ""
+            )
+            return alone
+        after: tuple[object, ...] = ("add", 1.0, "relu" if self.relu else None, [], None)
+        sum_: Tensor
+        if own and added.is_contiguous(memory_format=torch.channels_last):
+            sum_ = torch.ops.mkldnn._convolution_pointwise_.binary(added, x, self.packed, bias, *where, *after)
+        else:
+            sum_ = torch.ops.mkldnn._convolution_pointwise.binary(x, added, self.packed, bias, *where, *after)
+        return sum_
 
 
 def _activation(op: dict[str, Any]) -> Callable[..., Tensor] | None:
@@ -141,15 +192,24 @@ def _pair(op: dict[str, Any], key: str) -> tuple[int, int]:
 def _build_conv(op: dict[str, Any]) -> Callable[..., Tensor]:
     top, bottom, left, right = op.get("pad_tblr", (0, 0, 0, 0))
     even = top == bottom and left == right
-    stride, dilation = _pair(op, "stride_hw"), _pair(op, "dilation_hw")
-    padding, groups = (top, left) if even else (0, 0), op.get("groups", 1)
-    has_bias, activation = bool(op.get("bias")), _activation(op)
+    relu = op.get("activation") == "relu"
+    activation = None if relu else _activation(op)
+    convolve = _Convolution(
+        stride=_pair(op, "stride_hw"),
+        padding=(top, left) if even else (0, 0),
+        dilation=_pair(op, "dilation_hw"),
+        groups=op.get("groups", 1),
+        relu=relu,
+    )
+    has_bias, adds, own = bool(op.get("bias")), len(op["inputs"]) > 1, op["inputs"][-1] in op["own"]
 
-    def run(x: Tensor, weight: Tensor, *rest: Tensor) -> Tensor:
+    def run(x: Tensor, *rest: Tensor) -> Tensor:
         if not even:
             x = functional.pad(x, (left, right, top, bottom))
-        y = _convolve(x, weight, rest[0] if has_bias else None, stride, padding, dilation, groups)
-        return y if activation is None else activation(y, *rest[has_bias:])
+        weight, *biased = rest[adds:]
+        bias = biased.pop(0) if has_bias else None
+        y = convolve(x, rest[0] if adds else None, own, weight, bias)
+        return y if activation is None else activation(y, *biased)
 
     return run
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+U8Array = np.ndarray[Any, np.dtype[np.uint8]]
 F32Array = np.ndarray[Any, np.dtype[np.float32]]
 F64Array = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -20,25 +21,38 @@ class Detection:
     """One face box.
 
     ``box_px_4``: left, top, right, bottom, float64, may reach outside the frame. ``score``: 0..1. ``keypoints_px_62``:
-    right eye, left eye, nose tip, mouth centre, right ear, left ear (the subject's right is image-left), float64.
+    right eye, left eye, nose tip, mouth centre, right ear, left ear (the subject's right is image-left), float64, rows
+    that the detector does not know NaN; None where it knows none.
     """
 
     box_px_4: F64Array
     score: float
-    keypoints_px_62: F64Array
+    keypoints_px_62: F64Array | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Located:
+    """What a landmarker made of one box.
+
+    ``landmarks_px_68x2``: iBUG order (spec/faceset 2.1), float64. ``score``: its own belief in them, 0..1.
+    ``mesh_px_468x3``: Face Mesh vertices where it has them, float32; z in px as well, smaller is nearer, its origin
+    about the head's centre.
+    """
+
+    landmarks_px_68x2: F64Array
+    score: float
+    mesh_px_468x3: F32Array | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FoundFace:
     """One face with landmarks.
 
-    ``box_px_4`` and ``score`` are the detector's (see ``Detection``). ``presence``: the mesh network's own belief that
-    its crop holds a face, 0..1. ``landmarks_px_68x2``: iBUG order (spec/faceset 2.1), float64. ``mesh_px_468x3``: Face
-    Mesh vertices, float32; z in px as well, smaller is nearer, its origin about the head's centre.
+    ``box_px_4`` and ``score`` are the detector's (see ``Detection``), the rest is the landmarker's (see ``Located``).
     """
 
     box_px_4: F64Array
     score: float
-    presence: float
+    landmark_score: float
     landmarks_px_68x2: F64Array
-    mesh_px_468x3: F32Array
+    mesh_px_468x3: F32Array | None = None

@@ -35,6 +35,8 @@ FACE_TYPE_NAMES: dict[FaceType | None, str] = {
     FaceType.HEAD: "FACE_TYPE_HEAD",
     FaceType.FULL_NO_ALIGN: "FACE_TYPE_FULL_NO_ALIGN",
     FaceType.HEAD_NO_ALIGN: "FACE_TYPE_HEAD_NO_ALIGN",
+    FaceType.HEAD_NOSE: "FACE_TYPE_HEAD_NOSE",
+    FaceType.FRAME_SQUARE: "FACE_TYPE_FRAME_SQUARE",
 }
 """Proto names in the order of their numbers. MARK_ONLY has none: it is no framing, so no record holds it."""
 
@@ -67,7 +69,8 @@ class FaceRecord:
     another tool placed the face).
     detection_score, landmark_score: 0 to 1. sharpness: variance of the Laplacian of luma on a 0 to 255 scale, 0 or
     more. brightness: mean luma, 0 to 1. eyebrows_expand: 0 or more; 1 is the usual.
-    create_time: any aware datetime; kept in UTC, to the microsecond.
+    create_time: any aware datetime; kept in UTC, to the microsecond. smoother: what steadied the landmarks in time; None
+    where nothing did.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -94,6 +97,7 @@ class FaceRecord:
     track_id: str = ""
     person: str = ""
     create_time: datetime | None = None
+    smoother: Producer | None = None
 
     def __post_init__(self) -> None:
         if self.schema_version != SCHEMA_VERSION:
@@ -167,6 +171,7 @@ class FaceRecord:
             track_id=self.track_id,
             person=self.person,
             create_time=timestamp_text(self.create_time),
+            smoother=self.smoother.to_json_dict() if self.smoother else None,
         )
 
     def to_json_bytes(self) -> bytes:
@@ -213,6 +218,7 @@ class FaceRecord:
             track_id=reader.text("track_id"),
             person=reader.text("person"),
             create_time=reader.timestamp("create_time"),
+            smoother=reader.message("smoother", Producer.from_json_dict),
         )
 
     @classmethod

@@ -123,6 +123,26 @@ class RevisionTable:
         """All rows as Python objects; meant for a page, not for a whole faceset."""
         return [RevisionRow(**row) for row in self.table.to_pylist()]
 
+    def replace_column(self, name: str, values: Sequence[Any] | NDArray[Any]) -> RevisionTable:
+        """The same faces with other values in one column. KeyError when unknown, ValueError for another length."""
+        if name not in SCHEMA.names:
+            raise KeyError(name)
+        if len(values) != len(self):
+            raise ValueError(f"{name} needs {len(self)} values, one a face, got {len(values)}")
+        index = SCHEMA.get_field_index(name)
+        column = pa.array(values, type=SCHEMA.field(index).type)
+        return RevisionTable(self.table.set_column(index, SCHEMA.field(index), column))
+
+    def take(self, positions: Sequence[int] | NDArray[np.integer[Any]]) -> RevisionTable:
+        """The rows at `positions`, in that order. ValueError when one comes twice."""
+        return RevisionTable(self.table.take(pa.array(positions, pa.int64())))
+
+    def positions(self, face_ids: Sequence[str]) -> NDArray[np.int64]:
+        """Where each face lies, counted from 0; -1 for one that is not in this revision."""
+        found = pc.index_in(pa.array(face_ids, pa.string()), value_set=self.table["face_id"].combine_chunks())
+        at: NDArray[np.int64] = pc.fill_null(found, -1).to_numpy(zero_copy_only=False).astype(np.int64)
+        return at
+
     def active(self) -> RevisionTable:
         """The faces that are not in the trash."""
         return RevisionTable(self.table.filter(pc.invert(self.table["trashed"])))

@@ -5,7 +5,13 @@ OpenCV, and every matrix is called by its direction: `frame_to_face` maps frame 
 """
 
 from ml_common.geometry.affine import compose, invert_affine, resize_matrix, transform_points, translation, umeyama
-from ml_common.geometry.alignment import alignment_matrix, average_yaw, frame_to_unit_square, rect_from_landmarks
+from ml_common.geometry.alignment import (
+    alignment_matrix,
+    average_yaw,
+    frame_square_matrix,
+    frame_to_unit_square,
+    rect_from_landmarks,
+)
 from ml_common.geometry.face_type import FaceType
 from ml_common.geometry.landmarks import checked_landmarks, landmarks_98_to_68, mirror_landmarks
 from ml_common.geometry.pose import pose_pitch_yaw_roll
@@ -23,6 +29,7 @@ __all__ = [
     "average_yaw",
     "checked_landmarks",
     "compose",
+    "frame_square_matrix",
     "frame_to_unit_square",
     "invert_affine",
     "landmarks_98_to_68",

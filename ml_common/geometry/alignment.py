@@ -26,6 +26,7 @@ _FITTED_TEMPLATE_33x2 = MEAN_FACE_UNIT_51x2[_FITTED - 17]
 
 _WHOLE_FACE_RISE = 0.07
 _HEAD_RISE = 0.50
+_NOSE_TIP = 30
 
 
 def alignment_matrix(
@@ -34,10 +35,11 @@ def alignment_matrix(
     """frame_to_face, float64 2x3: maps frame pixels to the pixels of a square crop of side `size_px`.
 
     `scale` divides the square: at 1.1 the crop shows 1/1.1 as much of the frame. ValueError for landmarks of a wrong
-    shape, not finite or degenerate, for a size or scale that is not positive, and for MARK_ONLY, which has no crop.
+    shape, not finite or degenerate, for a size or scale that is not positive, and for MARK_ONLY and FRAME_SQUARE, which
+    landmarks do not frame.
     """
-    if face_type is FaceType.MARK_ONLY:
-        raise ValueError("face type mark_only keeps the whole frame and has no crop; choose a type with a framing")
+    if face_type in (FaceType.MARK_ONLY, FaceType.FRAME_SQUARE):
+        raise ValueError(f"face type {face_type.metadata_name} is not framed by landmarks; choose a type that is")
     if size_px < 1:
         raise ValueError(f"the crop size must be at least 1 px, got {size_px}")
     if not (math.isfinite(scale) and scale > 0):
@@ -53,6 +55,8 @@ def alignment_matrix(
         # A turned head shows more of one side: move towards it, little for small turns, where yaw is mostly noise.
         yaw = average_yaw(transform_points(landmarks, frame_to_unit_2x3))
         centre = centre + 0.5 * yaw * abs(math.tanh(2.0 * yaw)) * right + _HEAD_RISE * up
+    elif face_type is FaceType.HEAD_NOSE:
+        centre = landmarks[_NOSE_TIP]
     half_diagonal = math.dist(top_left, bottom_right) * (face_type.padding * math.sqrt(2.0) + 0.5) / scale
     side = half_diagonal * math.sqrt(2.0)
     if not side > 0:
@@ -64,6 +68,17 @@ def alignment_matrix(
         down = -up / np.linalg.norm(up)
     linear = np.stack((across, down)) * (size_px / side)
     return np.column_stack((linear, size_px / 2.0 - linear @ centre))
+
+
+def frame_square_matrix(width_px: int, height_px: int, size_px: int) -> NDArray[np.float64]:
+    """frame_to_face of FRAME_SQUARE, float64 2x3: the largest square in the middle of a frame of this size, for every
+    face the same, so that the background stands still. Its edges, not its pixel centres, meet the crop's edges.
+    """
+    if min(width_px, height_px, size_px) < 1:
+        raise ValueError(f"frame and crop must be at least 1 px, got {width_px} x {height_px} and {size_px}")
+    scale = size_px / min(width_px, height_px)
+    middle = np.array([(width_px - 1) / 2, (height_px - 1) / 2])
+    return np.column_stack((np.eye(2) * scale, (size_px - 1) / 2 - scale * middle))
 
 
 def frame_to_unit_square(landmarks_px_68x2: ArrayLike) -> NDArray[np.float64]:

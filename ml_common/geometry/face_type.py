@@ -2,6 +2,7 @@
 
 What a reader would get wrong: the numeric values are not consecutive. They are the identifiers of the file format that
 facesets are exchanged in, and their order carries meaning there (from HEAD on, landmarks are projections of 3D points).
+HEAD_NOSE and FRAME_SQUARE are our own: the crops that AVATAR learns from, which a face drives that is not aligned.
 
 Specification: faceset, section 1.
 """
@@ -30,6 +31,8 @@ class FaceType(Enum):
     WHOLE_FACE = 4
     HEAD = 10
     HEAD_NO_ALIGN = 20
+    HEAD_NOSE = 21
+    FRAME_SQUARE = 99
     MARK_ONLY = 100
 
     @property
@@ -49,7 +52,7 @@ class FaceType(Enum):
 
     @property
     def keeps_rotation(self) -> bool:
-        """True for the `no_align` types: their crop is parallel to the frame, so that a tilted head stays tilted."""
+        """True where the crop is parallel to the frame, so that a tilted head stays tilted."""
         return _FACTS[self].keeps_rotation
 
     @classmethod
@@ -73,5 +76,7 @@ _FACTS: dict[FaceType, _Facts] = {
     FaceType.WHOLE_FACE: _Facts("whole_face", "wf", 0.40, False),
     FaceType.HEAD: _Facts("head", "head", 0.70, False),
     FaceType.HEAD_NO_ALIGN: _Facts("head_no_align", None, 0.70, True),
+    FaceType.HEAD_NOSE: _Facts("head_nose", None, 0.70, True),
+    FaceType.FRAME_SQUARE: _Facts("frame_square", None, 0.0, True),
     FaceType.MARK_ONLY: _Facts("mark_only", None, 0.0, False),
 }

@@ -59,16 +59,22 @@ class AudioTrack(Protocol):
         ...
 
 
-def add_copied_or_encoded(output: OutputContainer, source: InputContainer, origin_s: float) -> AudioTrack | None:
-    """A track with the first sound stream of ``source``: its packets copied where the format takes them, else encoded
-    as AAC.
+def add_copied_or_encoded(
+    output: OutputContainer, source: InputContainer, origin_s: float, stream_index: int | None = None
+) -> AudioTrack | None:
+    """A track with a sound stream of ``source`` (``AudioInfo.stream_index``; None: the first): its packets copied where
+    the format takes them, else encoded as AAC.
 
-    None where ``source`` has no sound. MediaError UNSUPPORTED or AUDIO_LAYOUT where it can be neither copied nor
-    encoded.
+    None where ``source`` has no sound. ValueError for a stream that is not there or no sound; MediaError UNSUPPORTED or
+    AUDIO_LAYOUT where it can be neither copied nor encoded.
     """
-    if not source.streams.audio:
+    if not source.streams.audio and stream_index is None:
         return None
-    stream = source.streams.audio[0]
+    streams = {stream.index: stream for stream in source.streams.audio}
+    if stream_index is not None and stream_index not in streams:
+        known = ", ".join(map(str, streams)) or "none"
+        raise ValueError(f"{source.name} has no sound stream {stream_index}; its sound streams are {known}")
+    stream = source.streams.audio[0] if stream_index is None else streams[stream_index]
     if stream.codec_context is None:
         raise MediaError(
             "UNSUPPORTED", f"the sound of {source.name} is in a codec that cannot be decoded; convert it first"

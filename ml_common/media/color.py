@@ -222,18 +222,26 @@ class BgrReader:
 
 
 class YuvWriter:
-    """Turns BGR arrays into frames for an encoder, by the inverse of ``BgrReader`` for the same tags and height."""
+    """Turns BGR arrays into frames for an encoder, by the inverse of ``BgrReader`` for the same tags and height.
+
+    ``pixel_format`` is ``yuv420p`` or ``yuv444p``, or one of them with ``10le`` behind it for 10 bits.
+    """
 
     def __init__(self, pixel_format: str, tags: ColorTags, height_px: int) -> None:
         self._matrix = _sws_matrix(tags, height_px)
         self._range = _sws_range(tags)
-        # swscale loses half a level of chroma on the way to 8-bit full range; from 14 bits it rounds.
-        formats = [f"{pixel_format}14le", pixel_format] if tags.range == "pc" else [pixel_format]
+        self._deep = pixel_format.endswith("10le")
+        # swscale loses half a level of chroma on the way to full range; from 14 bits it rounds.
+        between = f"{pixel_format.removesuffix('10le')}14le"
+        formats = [between, pixel_format] if tags.range == "pc" else [pixel_format]
         self._steps = [(name, VideoReformatter()) for name in formats]
 
     def write(self, image_bgr_HWC: Image) -> av.VideoFrame:
-        """A new frame; uint16 (white 65535) and float32 (white 1.0) pictures are rounded to 8 bits."""
-        frame = av.VideoFrame.from_numpy_buffer(np.ascontiguousarray(to_uint8(image_bgr_HWC)), format="bgr24")
+        """A new frame; what is deeper than the format (uint16, white 65535; float32, white 1.0) is rounded to it."""
+        if self._deep:
+            frame = av.VideoFrame.from_ndarray(_to_uint16(image_bgr_HWC, white=255 << 8), format="bgr48le")
+        else:
+            frame = av.VideoFrame.from_numpy_buffer(np.ascontiguousarray(to_uint8(image_bgr_HWC)), format="bgr24")
         value_range = ColorRange.JPEG
         for name, reformatter in self._steps:
             frame = reformatter.reformat(
@@ -256,3 +264,10 @@ def to_uint8(image_bgr_HWC: Image) -> NDArray[np.uint8]:
         return np.asarray(image_bgr_HWC, np.uint8)
     scale = 255.0 if image_bgr_HWC.dtype == np.float32 else 255.0 / 65535.0
     return np.asarray(cv2.convertScaleAbs(np.maximum(image_bgr_HWC, 0), alpha=scale), np.uint8)
+
+
+def _to_uint16(image_bgr_HWC: Image, white: int) -> NDArray[np.uint16]:
+    """A picture in 16 bits whose white is ``white``: swscale takes 255 * 256 for it when it writes YUV."""
+    whites = {"uint8": 255.0, "uint16": 65535.0, "float32": 1.0}
+    scaled = cv2.multiply(image_bgr_HWC, np.full(4, white / whites[image_bgr_HWC.dtype.name]), dtype=cv2.CV_16U)
+    return np.ascontiguousarray(scaled, np.uint16)

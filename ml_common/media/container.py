@@ -14,6 +14,7 @@ from pathlib import Path
 
 import av
 import av.error
+from av.codec.hwaccel import HWAccel
 from av.container import InputContainer
 from av.stream import Disposition, Stream
 from av.video.stream import VideoStream
@@ -26,6 +27,7 @@ _FORMATS = (
     "wav,mp3,flac,aac,ac3,aiff"
 )
 MAX_THREADS = 4
+_OWN_NOTES = {"major_brand", "minor_version", "compatible_brands", "encoder", "creation_time", "duration", "timecode"}
 
 
 def worker_threads() -> int:
@@ -33,9 +35,9 @@ def worker_threads() -> int:
     return max(1, min(MAX_THREADS, os.cpu_count() or 1))
 
 
-def open_input(path: Path) -> InputContainer:
+def open_input(path: Path, accelerator: HWAccel | None = None) -> InputContainer:
     """Open ``path`` for reading. FileNotFoundError where there is none; MediaError NOT_MEDIA or TRUNCATED where it is
-    no footage."""
+    no footage. ``accelerator`` is for ``hardware.open_on_device``."""
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}")
     try:
@@ -44,6 +46,7 @@ def open_input(path: Path) -> InputContainer:
             mode="r",
             container_options={"format_whitelist": _FORMATS, "protocol_whitelist": "file"},
             metadata_errors="replace",
+            hwaccel=accelerator,
         )
     except PermissionError:
         raise
@@ -87,6 +90,13 @@ def time_base_of(stream: Stream) -> Fraction:
     if stream.time_base is None:
         raise MediaError("UNSUPPORTED", "a stream has no clock; put the clip in an MP4 or MKV first")
     return stream.time_base
+
+
+def notes_in(path: Path) -> dict[str, str]:
+    """What people and programs wrote into ``path`` (title, comment), without what belongs to the file itself; errors as
+    ``open_input``."""
+    with open_input(path) as container:
+        return {name: text for name, text in container.metadata.items() if name.lower() not in _OWN_NOTES}
 
 
 def partial_path(path: Path) -> Path:

@@ -30,7 +30,7 @@ from ml_common.media.info import ClipInfo, ColorTags
 from ml_common.media.video import probe_video
 
 PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow")
-PIXEL_FORMATS = ("yuv420p", "yuv444p")
+PIXEL_FORMATS = ("yuv420p", "yuv444p", "yuv420p10le", "yuv444p10le")
 _VARIABLE_CLOCK_HZ = 90_000
 # Times that stay this near to a constant rate are that rate, written by a clock of milliseconds.
 _CONSTANT_WITHIN_S = 0.00101
@@ -40,7 +40,7 @@ _TIMECODE = re.compile(r"\d\d:\d\d:\d\d[:;.]\d\d")
 @dataclass(frozen=True, slots=True)
 class EncodeSettings:
     """How to encode. ``crf`` (0 lossless to 51 worst; 14 is hard to tell from the original) or ``bitrate_mbit``, not
-    both."""
+    both. ``pixel_format`` of 10 bits (``yuv420p10le``) keeps what deeper footage has; not every player shows it."""
 
     codec: str = "h264"
     crf: int | None = 16
@@ -74,6 +74,7 @@ def encode_video(
     color: ColorTags,
     settings: EncodeSettings,
     audio_from: Path | None = None,
+    audio_stream_index: int | None = None,
     audio: AudioSamples | None = None,
     metadata: Mapping[str, str] | None = None,
     timecode: str | None = None,
@@ -86,10 +87,11 @@ def encode_video(
     ``rate`` in frames per second is written exactly. ``times_s`` (as many as frames, rising) are the times of the
     frames on the timeline of ``audio_from``: the first becomes 0 in the new file, sound follows, and variable spacing
     is kept to 1/90000 s; times that follow ``rate`` to a millisecond give a constant rate. Without ``times_s`` frame 0
-    goes with the first frame of ``audio_from``. Sound is that of ``audio_from`` (first stream; copied where MP4 takes
-    it, else AAC) or ``audio``, and ends with the last frame. ``color`` is written as tags and decides the conversion to
-    YUV, as reading does: so a clip's own tags bring its colours back; the matrix ``gbr`` becomes ``bt709``. Odd sizes
-    are written as yuv444p. ``metadata`` is stored under any keys. ``on_frame(i)`` is called when frame i was taken in.
+    goes with the first frame of ``audio_from``. Sound is that of ``audio_from`` (the stream ``audio_stream_index``, None
+    for the first; copied where MP4 takes it, else AAC) or ``audio``, and ends with the last frame. ``color`` is written
+    as tags and decides the conversion to YUV, as reading does: so a clip's own tags bring its colours back; the matrix
+    ``gbr`` becomes ``bt709``. Odd sizes are written as 4:4:4. ``metadata`` is stored under any keys. ``on_frame(i)`` is
+    called when frame i was taken in.
 
     The file appears only when it is whole. ValueError for wrong arguments; MediaError NO_FRAMES, AUDIO_LAYOUT,
     UNSUPPORTED, ENCODE_FAILED, and what ``audio_from`` raises when opened; OSError from the disk.
@@ -113,7 +115,7 @@ def encode_video(
             stack.callback(output.close)
             output.metadata.update(metadata or {})
             film = _Film(output, clock, yuv_tags(color), settings, timecode, pixel_aspect)
-            count = _write(film, _sound(stack, film, audio_from, audio, clock), frames, on_frame)
+            count = _write(film, _sound(stack, film, audio_from, audio_stream_index, audio, clock), frames, on_frame)
             clock.check_count(count)
         info = probe_video(partial)
         if info.frame_count != count:
@@ -190,8 +192,8 @@ class _Film:
         self._settings = settings
         self._pixel_aspect = pixel_aspect
         options = {"preset": settings.preset}
-        if settings.crf is not None:
-            options["crf"] = str(settings.crf)
+        if settings.crf is not None:  # crf 0 is lossless for 8 bits alone, qp 0 for 10 bits too
+            options |= {"crf": str(settings.crf)} if settings.crf else {"qp": "0"}
         if clock.variable:
             options["bf"] = (
                 "0"  # MP4 says how long frames last in decoding order: only without B-frames is that the shown one
@@ -241,7 +243,7 @@ class _Film:
             raise ValueError(f"frames are (H, W, 3) uint8, uint16 or float32, not {shape} {image_bgr_HWC.dtype}")
         height, width = shape[:2]
         odd = height % 2 or width % 2
-        pixel_format = "yuv444p" if odd else self._settings.pixel_format
+        pixel_format = self._settings.pixel_format.replace("420", "444") if odd else self._settings.pixel_format
         self._stream.width, self._stream.height, self._stream.pix_fmt = width, height, pixel_format
         if self._pixel_aspect != 1:
             self._stream.codec_context.sample_aspect_ratio = self._pixel_aspect
@@ -250,7 +252,12 @@ class _Film:
 
 
 def _sound(
-    stack: contextlib.ExitStack, film: _Film, audio_from: Path | None, audio: AudioSamples | None, clock: _Clock
+    stack: contextlib.ExitStack,
+    film: _Film,
+    audio_from: Path | None,
+    stream_index: int | None,
+    audio: AudioSamples | None,
+    clock: _Clock,
 ) -> AudioTrack | None:
     if audio is not None:
         return add_samples(film.output, audio)
@@ -258,7 +265,7 @@ def _sound(
         return None
     source = stack.enter_context(open_input(audio_from))
     origin_s = clock.origin_s if clock.origin_s is not None else _start_s(source)
-    return add_copied_or_encoded(film.output, source, origin_s)
+    return add_copied_or_encoded(film.output, source, origin_s, stream_index)
 
 
 def _start_s(source: InputContainer) -> float:

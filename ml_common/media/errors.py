@@ -1,7 +1,8 @@
 """What this package raises when footage is bad.
 
-A reader's likely mistake: catching ``MediaError`` and going on with the next index. Frame numbers never shift, so a
-damaged frame stays damaged; go on at the next keyframe or stop.
+A reader's likely mistake: catching ``MediaError`` around ``frames`` and calling it again with the next index. Frame
+numbers never shift, and what a video builds from a damaged frame is lost with it; give ``frames`` an ``on_corrupt`` to be
+told of each lost frame and go on with the sound ones.
 """
 
 from __future__ import annotations

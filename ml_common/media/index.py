@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -50,6 +50,9 @@ _ONE_PACKET_ONE_FRAME = {
     "png",
     "jpeg2000",
 }
+# Formats that are sought by decoding stamps: MP4's own table is sorted by them; in MPEG streams a seek to when a keyframe
+# is shown would end behind it.
+_SOUGHT_BY_DTS = ("mov", "mpeg")
 # Formats of which a piece from the middle is a proper file.
 _JOINED_ANYWHERE = {"mpegts", "mpeg", "mpegvideo", "h264", "hevc"}
 
@@ -63,7 +66,8 @@ class FrameIndex:
     ``key_frames`` (K): the frames at which decoding can start, ascending from frame 0 (the start of the file), and
     ``key_seek`` (K) the stamp to seek to for each. ``counted``: the file has no usable stamps, packets are stamped by
     counting them and reading always starts at the beginning. ``reorder_depth``: frames a decoder has to hold back to
-    put them in order.
+    put them in order. ``suspect``: frames of which the container says that bytes are missing, whatever the decoder
+    makes of the rest.
     """
 
     stamps: NDArray[np.int64]
@@ -75,6 +79,7 @@ class FrameIndex:
     counted: bool
     reorder_depth: int
     frame_of_stamp: dict[int, int] = field(repr=False)
+    suspect: frozenset[int] = frozenset()
 
     def __len__(self) -> int:
         return len(self.stamps)
@@ -106,7 +111,8 @@ class _Packets:
     key: list[bool]
     duration: list[int]
     audio_span_s: dict[int, tuple[float, float]]
-    broken: bool
+    suspect: set[int]  # stamps of packets that lack bytes
+    broken: bool  # the file ends in the middle of a packet
 
 
 def scan(path: Path) -> Scan:
@@ -120,14 +126,14 @@ def scan(path: Path) -> Scan:
         codec, time_base = stream.codec_context.name, time_base_of(stream)
         rate = stream.average_rate or stream.guessed_rate
         any_start = container.format.name in _JOINED_ANYWHERE
-        by_dts = "mov" in container.format.name  # what the demuxer's own seek table is sorted by
+        by_dts = container.format.name.startswith(_SOUGHT_BY_DTS)
         packets = _read_packets(container, stream)
     short = packets.broken or is_cut_short(path)
     if not packets.pts and not short:
         raise MediaError("NO_FRAMES", f"{path.name} has a video stream without a single frame; export it again")
     first = _first_frame(path)
     if short:
-        count = len(_decoded_stamps(path, counted=True)[0])
+        count = _sound_count(_decoded_stamps(path, counted=True))
         raise MediaError(
             "TRUNCATED",
             f"{path.name} is cut short: {count} frames at its start can be decoded; "
@@ -147,10 +153,11 @@ def scan(path: Path) -> Scan:
         begin = min(pts for pts in starts if pts is not None)
         stamps = sorted(pts for pts in packets.pts if pts is not None and pts >= begin)
     else:
-        found, _ = _decoded_stamps(path, counted=False)
+        decoded = _decoded_stamps(path, counted=False)
+        found = [stamp for stamp, _ in decoded]
         known = set(packets.pts)
         if _distinct(found) and all(stamp in known for stamp in found):
-            stamps = [stamp for stamp in found if stamp is not None]
+            stamps = _with_lost_ones(decoded, packets)
         else:
             return _counted_scan(path, first, packets, rate)
     index = _stamped_index(stamps, packets, time_base, by_dts)
@@ -188,7 +195,7 @@ def decode(container: InputContainer, stream: VideoStream, *, counted: bool) -> 
 
 
 def _read_packets(container: InputContainer, stream: VideoStream) -> _Packets:
-    found = _Packets([], [], [], [], {}, broken=False)
+    found = _Packets([], [], [], [], {}, set(), broken=False)
     packets = container.demux(stream, *container.streams.audio)
     while True:
         try:
@@ -207,7 +214,11 @@ def _read_packets(container: InputContainer, stream: VideoStream) -> _Packets:
                 before = found.audio_span_s.get(packet.stream_index, (start, end))
                 found.audio_span_s[packet.stream_index] = (min(before[0], start), max(before[1], end))
             continue
-        found.broken = found.broken or packet.is_corrupt
+        found.broken = (
+            packet.is_corrupt
+        )  # the last one counts: in the middle it is damage, at the end the end is missing
+        if packet.is_corrupt and packet.pts is not None:
+            found.suspect.add(packet.pts)
         if packet.is_discard:
             continue
         found.pts.append(packet.pts)
@@ -221,19 +232,32 @@ def _first_frame(path: Path) -> av.VideoFrame | None:
         return next(decode(container, video_stream(container, path.name), counted=False), None)
 
 
-def _decoded_stamps(path: Path, *, counted: bool) -> tuple[list[int | None], int]:
-    """Stamps of all sound frames from the start up to the first damaged one, in presentation order, and how many came
-    in all."""
-    stamps: list[int | None] = []
-    total = 0
-    sound = True
+def _decoded_stamps(path: Path, *, counted: bool) -> list[tuple[int | None, bool]]:
+    """(stamp, whether it came out sound) of all frames from the start, in presentation order."""
     with open_input(path) as container:
-        for frame in decode(container, video_stream(container, path.name), counted=counted):
-            total += 1
-            sound = sound and not frame.is_corrupt
-            if sound:
-                stamps.append(frame.pts)
-    return stamps, total
+        return [
+            (frame.pts, not frame.is_corrupt)
+            for frame in decode(container, video_stream(container, path.name), counted=counted)
+        ]
+
+
+def _sound_count(decoded: list[tuple[int | None, bool]]) -> int:
+    """How many frames come before the first damaged one."""
+    return next((number for number, (_, sound) in enumerate(decoded) if not sound), len(decoded))
+
+
+def _with_lost_ones(decoded: list[tuple[int | None, bool]], packets: _Packets) -> list[int]:
+    """Stamps of all frames where some are damaged: those that came out, and those of which nothing did.
+
+    The latter are known where, before the damage, every packet was a frame.
+    """
+    stamps = [stamp for stamp, _ in decoded if stamp is not None]
+    sound = stamps[: _sound_count(decoded)]
+    if not sound or len(sound) == len(stamps):
+        return stamps
+    of_packets = sorted(stamp for stamp in packets.pts if stamp is not None and stamp >= stamps[0])
+    whole = bisect_right(of_packets, sound[-1]) == len(sound) and len(set(of_packets)) == len(of_packets)
+    return of_packets if whole else stamps
 
 
 def _distinct(stamps: list[int | None]) -> bool:
@@ -255,16 +279,18 @@ def _stamped_index(stamps: list[int], packets: _Packets, time_base: Fraction, by
             key_frames.append(frame)
             key_seek.append(dts if by_dts and dts is not None else pts)
     stamps_N = np.asarray(stamps, np.int64)
-    return _index(
+    index = _index(
         stamps_N, np.asarray(stamps_N * float(time_base), np.float64), order, key_frames, key_seek, counted=False
     )
+    suspect = frozenset(frame_of_stamp[stamp] for stamp in packets.suspect if stamp in frame_of_stamp)
+    return replace(index, suspect=suspect)
 
 
 def _counted_scan(path: Path, first: av.VideoFrame, packets: _Packets, rate: Fraction | None) -> Scan:
     """Scan of a file without usable stamps: packets are numbered, and frames come ``rate`` apart."""
-    stamps, total = _decoded_stamps(path, counted=True)
-    numbers = [stamp for stamp in stamps if stamp is not None]
-    if len(numbers) < total:
+    decoded = _decoded_stamps(path, counted=True)
+    numbers = [stamp for stamp, _ in decoded[: _sound_count(decoded)] if stamp is not None]
+    if len(numbers) < len(decoded):
         raise MediaError(
             "CORRUPT_FRAME",
             f"frame {len(numbers)} of {path.name} is damaged, and the file has no time stamps to go on by; "

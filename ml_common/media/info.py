@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 UNSPECIFIED = "unspecified"
+FLOAT_FORMATS = frozenset({"gbrpf16le", "gbrpf32le", "gbrpf32be", "gbrapf32le", "gbrapf32be"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +48,11 @@ class ClipInfo:
 
     ``rate`` is in frames per second: the exact constant rate, or the average where ``variable_rate``. ``rotation_deg``
     (0, 90, 180, 270) is how far the stored picture was turned clockwise to be shown; frames come already turned.
-    ``bit_depth`` is that of one sample (32: float). ``start_time_s`` is the time of frame 0 on the file's own timeline,
-    which its audio shares. ``pixel_aspect`` is the width of a pixel divided by its height; frames are never resampled
-    for it. A sequence's frames are the files that exist: ``first_number`` is the number of frame 0, ``missing_numbers``
-    the gaps after it.
+    ``bit_depth`` is that of one stored sample: 10 for a 10-bit DPX, 16 for the half floats of OpenEXR (``pixel_format``
+    ``gbrpf16le``), 32 for floats. ``start_time_s`` is the time of frame 0 on the file's own timeline, which its audio
+    shares. ``pixel_aspect`` is the width of a pixel divided by its height; frames are never resampled for it. A
+    sequence's frames are the files that exist: ``first_number`` is the number of frame 0, ``missing_numbers`` the gaps
+    after it.
     """
 
     kind: str
@@ -71,3 +73,8 @@ class ClipInfo:
     first_number: int = 0
     missing_numbers: tuple[int, ...] = ()
     pixel_aspect: Fraction = Fraction(1)
+
+    @property
+    def is_float(self) -> bool:
+        """Whether frames are float32; ``bit_depth`` does not tell (half floats have 16)."""
+        return self.pixel_format in FLOAT_FORMATS

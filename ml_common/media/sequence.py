@@ -1,8 +1,8 @@
 """Image sequences, folders of photos and single pictures as frames.
 
 What one would get wrong: the file number is not the frame index. Frame i is the i-th file that exists; its number, and
-so its time, counts the gaps (``ClipInfo.first_number``, ``missing_numbers``). A sequence does not know its frame rate:
-24 per second unless the caller says otherwise.
+so its time, counts the gaps (``ClipInfo.first_number``, ``missing_numbers``). Most sequences do not know their frame
+rate: it is what the caller says, else what the header of a DPX or OpenEXR file says, else 25 per second.
 
 Shapes: H height, W width, C channels (B, G, R).
 """
@@ -10,27 +10,30 @@ Shapes: H height, W width, C channels (B, G, R).
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-import cv2
-import numpy as np
-
+from ml_common.imaging.picture import (
+    PICTURE_SUFFIXES,
+    PictureError,
+    PictureHeader,
+    read_header,
+    read_picture,
+)
 from ml_common.media.color import Image
 from ml_common.media.errors import MediaError
-from ml_common.media.info import ClipInfo, ColorTags
+from ml_common.media.info import FLOAT_FORMATS, ClipInfo, ColorTags
 
-DEFAULT_RATE = Fraction(24)
+DEFAULT_RATE = Fraction(25)
 
-_CODECS = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".tif": "tiff", ".tiff": "tiff"}
-_NOT_YET = {".exr", ".dpx"}
 _NUMBERED = re.compile(r"^(?P<prefix>.*?)(?P<number>\d+)$")
 _PATTERN = re.compile(r"%0?(\d*)d|#+")
-_PIXEL_FORMATS = {"uint8": ("bgr24", 8), "uint16": ("bgr48le", 16), "float32": ("bgrf32le", 32)}
+_DAMAGED = ("CORRUPT_FRAME", "NOT_MEDIA")  # one bad file among many is a damaged frame, whatever is in it
+_8_BITS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,37 +48,38 @@ class _Files:
 def is_sequence(path: Path) -> bool:
     """True for a folder, a pattern (``shot.%04d.png``, ``shot.####.png``) or a picture file."""
     suffix = path.suffix.lower()
-    return path.is_dir() or bool(_PATTERN.search(path.name)) or suffix in _CODECS or suffix in _NOT_YET
+    return path.is_dir() or bool(_PATTERN.search(path.name)) or suffix in PICTURE_SUFFIXES
 
 
 class SequenceSource:
     """Picture files as a ``FrameSource``."""
 
-    def __init__(self, path: Path, rate: Fraction = DEFAULT_RATE) -> None:
+    def __init__(self, path: Path, rate: Fraction | None = None) -> None:
         self._files = _find(path)
-        self._rate = rate
-        first = _read(self._files.paths[0], 0)
-        name, depth = _PIXEL_FORMATS[first.dtype.name]
+        first, header = _first_header(self._files)
+        self._rate = rate or header.rate or DEFAULT_RATE
+        self._sample = _sample(header)
         numbers = self._files.numbers
         present = set(numbers)
         self.info = ClipInfo(
             kind="sequence",
             frame_count=len(numbers),
-            rate=rate,
+            rate=self._rate,
             variable_rate=False,
-            width=first.shape[1],
-            height=first.shape[0],
+            width=header.width,
+            height=header.height,
             rotation_deg=0,
-            pixel_format=name,
-            bit_depth=depth,
+            pixel_format=header.pixel_format,
+            bit_depth=header.bit_depth,
             color=ColorTags(range="pc", matrix="gbr"),
-            timecode=None,
+            timecode=header.timecode if first == 0 else None,
             start_time_s=0.0,
-            duration_s=float((numbers[-1] - numbers[0] + 1) / rate),
+            duration_s=float((numbers[-1] - numbers[0] + 1) / self._rate),
             audio=(),
-            codec=_CODECS[self._files.paths[0].suffix.lower()],
+            codec=header.codec,
             first_number=numbers[0],
             missing_numbers=tuple(n for n in range(numbers[0], numbers[-1]) if n not in present),
+            pixel_aspect=header.pixel_aspect,
         )
 
     def __len__(self) -> int:
@@ -85,13 +89,16 @@ class SequenceSource:
         """Frame ``index`` as ``image_bgr_HWC``: uint8, uint16 (white 65535) or float32, as the file stores it; alpha is
         left out.
 
-        IndexError outside 0 to ``len(self) - 1``. MediaError CORRUPT_FRAME where the file is damaged or of another
-        size.
+        IndexError outside 0 to ``len(self) - 1``. MediaError CORRUPT_FRAME where the file is damaged, gone, or unlike
+        the sequence in size or depth; UNSUPPORTED where it is of a kind that is not read.
         """
         if not 0 <= index < len(self):
             raise IndexError(f"the sequence has frames 0 to {len(self) - 1}, not {index}")
         path = self._files.paths[index]
-        image_bgr_HWC = _read(path, index)
+        try:
+            image_bgr_HWC = read_picture(path)
+        except (PictureError, FileNotFoundError) as error:
+            raise _media_error(error, index, path) from error
         if self._files.uniform and image_bgr_HWC.shape[:2] != (self.info.height, self.info.width):
             raise MediaError(
                 "CORRUPT_FRAME",
@@ -99,12 +106,31 @@ class SequenceSource:
                 f"the sequence {self.info.width}x{self.info.height}; export it again at one size",
                 frame_index=index,
             )
+        if self._files.uniform and image_bgr_HWC.dtype.name != self._sample:
+            raise MediaError(
+                "CORRUPT_FRAME",
+                f"frame {index} ({path.name}) holds {image_bgr_HWC.dtype} samples, the sequence {self._sample}; "
+                "export it again at one depth",
+                frame_index=index,
+            )
         return image_bgr_HWC
 
-    def frames(self, start: int, stop: int) -> Iterator[tuple[int, Image]]:
-        """(index, frame) for ``start`` up to but without ``stop``, in order; as ``frame``."""
+    def frames(
+        self, start: int, stop: int, *, on_corrupt: Callable[[MediaError], None] | None = None
+    ) -> Iterator[tuple[int, Image]]:
+        """(index, frame) for ``start`` up to but without ``stop``, in order; as ``frame``.
+
+        With ``on_corrupt`` a CORRUPT_FRAME is handed to it instead of raised, and the next file is read.
+        """
         for index in range(start, stop):
-            yield index, self.frame(index)
+            try:
+                image_bgr_HWC = self.frame(index)
+            except MediaError as error:
+                if on_corrupt is None or error.reason != "CORRUPT_FRAME":
+                    raise
+                on_corrupt(error)
+                continue
+            yield index, image_bgr_HWC
 
     def time_s(self, index: int) -> float:
         """When frame ``index`` is shown, in seconds after the first; missing numbers take their time."""
@@ -142,11 +168,11 @@ def _find(path: Path) -> _Files:
 def _folder(path: Path) -> _Files:
     """A folder is one numbered sequence when all its pictures share a name and a suffix; else photos in the order of
     their names."""
-    pictures = sorted(file for file in path.iterdir() if file.suffix.lower() in _CODECS.keys() | _NOT_YET)
+    pictures = sorted(
+        file for file in path.iterdir() if file.suffix.lower() in PICTURE_SUFFIXES and not file.name.startswith(".")
+    )
     if not pictures:
-        raise MediaError("NO_FRAMES", f"the folder {path.name} has no PNG, JPEG or TIFF pictures in it")
-    for file in pictures:
-        _check_format(file)
+        raise MediaError("NO_FRAMES", f"the folder {path.name} has no PNG, JPEG, TIFF, DPX or OpenEXR pictures in it")
     matches = [_NUMBERED.match(file.stem) for file in pictures]
     names = {(match["prefix"], file.suffix) for match, file in zip(matches, pictures, strict=True) if match}
     if None not in matches and len(names) == 1:
@@ -177,37 +203,41 @@ def _numbered(folder: Path, prefix: str, suffix: str, digits: int, first: int, n
 
 
 def _check_format(path: Path) -> None:
-    suffix = path.suffix.lower()
-    if suffix in _NOT_YET:
+    if path.suffix.lower() not in PICTURE_SUFFIXES:
         raise MediaError(
-            "UNSUPPORTED", f"{suffix[1:].upper()} pictures are not read yet; convert {path.name} to 16-bit TIFF or PNG"
+            "UNSUPPORTED", f"{path.name} is no picture format that is read; use PNG, JPEG, TIFF, DPX or OpenEXR"
         )
-    if suffix not in _CODECS:
-        raise MediaError("UNSUPPORTED", f"{path.name} is no picture format that is read; use PNG, JPEG or TIFF")
 
 
-def _read(path: Path, index: int) -> Image:
-    data = path.read_bytes()
-    image = None
-    if _is_whole(data, _CODECS[path.suffix.lower()]):
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
-    if image is None:
-        raise MediaError(
-            "CORRUPT_FRAME",
-            f"frame {index} ({path.name}) cannot be decoded; export or copy it again",
-            frame_index=index,
+def _first_header(files: _Files) -> tuple[int, PictureHeader]:
+    """(index, header) of the first file that has one: a sequence whose first frame is damaged is still a sequence.
+
+    Where none has, the error of the first.
+    """
+    failed = None
+    for index, path in enumerate(files.paths):
+        try:
+            return index, read_header(path)
+        except (PictureError, FileNotFoundError) as error:
+            found = _media_error(error, index, path)
+            if found.reason != "CORRUPT_FRAME":
+                raise found from error
+            failed = failed or found
+    assert failed is not None  # _find gives at least one file
+    raise failed
+
+
+def _sample(header: PictureHeader) -> str:
+    """The array type that frames with this header have."""
+    if header.pixel_format in FLOAT_FORMATS:
+        return "float32"
+    return "uint8" if header.bit_depth <= _8_BITS else "uint16"
+
+
+def _media_error(error: PictureError | FileNotFoundError, index: int, path: Path) -> MediaError:
+    if isinstance(error, FileNotFoundError):
+        return MediaError(
+            "CORRUPT_FRAME", f"frame {index} ({path.name}) is gone; export or copy it again", frame_index=index
         )
-    if image.dtype.name not in _PIXEL_FORMATS:
-        raise MediaError(
-            "UNSUPPORTED", f"{path.name} has samples of type {image.dtype}; convert it to 8 or 16 bits or float"
-        )
-    return np.asarray(image)
-
-
-def _is_whole(data: bytes, codec: str) -> bool:
-    """Whether the file has its end: OpenCV fills what a PNG or JPEG lacks with grey and says nothing."""
-    if codec == "png":
-        return b"IEND" in data
-    if codec == "jpeg":
-        return data.rfind(b"\xff\xd9") > data.rfind(b"\xff\xda")  # an end of image after the last start of scan
-    return bool(data)
+    reason = "CORRUPT_FRAME" if error.reason in _DAMAGED else "UNSUPPORTED"
+    return MediaError(reason, f"frame {index} ({path.name}) cannot be decoded: {error}", frame_index=index)

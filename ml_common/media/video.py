@@ -2,7 +2,8 @@
 
 What one would get wrong: a decoder goes on after damage, with later pictures built from a patched one, or with one
 picture fewer. Here a frame is handed out only when all that was decoded before it came out sound; the first one of
-which that cannot be said raises CORRUPT_FRAME, and numbers never shift.
+which that cannot be said raises CORRUPT_FRAME, and numbers never shift. Damage therefore costs all frames up to the
+next keyframe; a reader that goes on (``on_corrupt``) is told each of them.
 
 Shapes: H height, W width, C channels (B, G, R).
 """
@@ -10,7 +11,7 @@ Shapes: H height, W width, C channels (B, G, R).
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -27,6 +28,7 @@ from av.video.stream import VideoStream
 from ml_common.media.color import BgrReader, Image, tags_of
 from ml_common.media.container import open_input, time_base_of, video_stream
 from ml_common.media.errors import MediaError
+from ml_common.media.hardware import open_on_device
 from ml_common.media.index import FrameIndex, Scan, decode, scan
 from ml_common.media.info import AudioInfo, ClipInfo
 
@@ -57,19 +59,23 @@ def probe_video(path: Path) -> ClipInfo:
 class VideoSource:
     """A video file as a ``FrameSource``. Reading in order never seeks; not for use from several threads at once."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, hardware: str | None = None) -> None:
         found = scan(path)
         self.info: ClipInfo = _describe(path, found)
         self._path = path
+        self._hardware = hardware
         self._index: FrameIndex = found.index
         self._stored_size_px = (found.first.width, found.first.height)
         self._mirrored, self._turns = _orientation(found.first)
         self._reader = BgrReader(found.first.format.name, self.info.color, found.first.height)
-        self._container: InputContainer | None = open_input(path)
-        self._stream: VideoStream = video_stream(self._container, path.name)
+        self._container: InputContainer | None = None
+        self._stream: VideoStream
         self._run: Iterator[tuple[int, av.VideoFrame]] | None = None
         self._next = 0  # the frame that _run gives next
         self._at_start = True
+        self._open()
+        if hardware is not None:
+            self._check_device(found.first.pts, hardware)
 
     def __len__(self) -> int:
         return len(self._index)
@@ -84,10 +90,28 @@ class VideoSource:
             raise IndexError(f"{self._path.name} has frames 0 to {len(self) - 1}, not {index}")
         return self._image(index, self._decoded(index))
 
-    def frames(self, start: int, stop: int) -> Iterator[tuple[int, Image]]:
-        """(number, frame) for ``start`` up to but without ``stop``, in order; as ``frame``."""
-        for index in range(start, stop):
-            yield index, self.frame(index)
+    def frames(
+        self, start: int, stop: int, *, on_corrupt: Callable[[MediaError], None] | None = None
+    ) -> Iterator[tuple[int, Image]]:
+        """(number, frame) for ``start`` up to but without ``stop``, in order; as ``frame``.
+
+        With ``on_corrupt``, frames that damage has lost are handed to it one by one as CORRUPT_FRAME instead of
+        raising: the damaged one and those that are built from it, up to the next keyframe, where reading goes on.
+        """
+        index = start
+        while index < stop:
+            try:
+                image_bgr_HWC = self.frame(index)
+            except MediaError as error:
+                if on_corrupt is None or error.reason != "CORRUPT_FRAME" or error.frame_index is None:
+                    raise
+                resume = min(stop, self._sound_again(max(index, error.frame_index)))
+                for lost in range(index, resume):
+                    on_corrupt(self._lost(lost, error))
+                index = resume
+                continue
+            yield index, image_bgr_HWC
+            index += 1
 
     def time_s(self, index: int) -> float:
         """When frame ``index`` is shown, in seconds on the file's own timeline (which its audio shares)."""
@@ -107,6 +131,45 @@ class VideoSource:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _open(self) -> None:
+        if self._hardware is None:
+            self._container = open_input(self._path)
+            self._stream = video_stream(self._container, self._path.name)
+        else:
+            self._container = open_on_device(self._path, self._hardware)
+            self._stream = video_stream(self._container, self._path.name)
+            self._stream.thread_count = 1  # the device decodes; threads here would only hold more of its surfaces
+
+    def _check_device(self, first_stamp: int | None, hardware: str) -> None:
+        """A device that takes the codec may not take this kind of it (4:2:2, 10 bit): it has to give the first frame."""
+        assert self._container is not None
+        frames = decode(self._container, self._stream, counted=False)
+        if next((frame.pts for frame in frames), None) != first_stamp:
+            self.close()
+            raise MediaError(
+                "UNSUPPORTED",
+                f"{hardware} does not decode {self.info.codec} {self.info.pixel_format} as in {self._path.name}; "
+                "decode it without hardware",
+            )
+        self.close()
+        self._open()
+
+    def _sound_again(self, damaged: int) -> int:
+        """The next frame at which decoding can start anew; the number of frames where there is none."""
+        later = self._index.key_before(damaged) + 1
+        return self._index.key_frames[later] if later < len(self._index.key_frames) else len(self)
+
+    def _lost(self, index: int, cause: MediaError) -> MediaError:
+        """What to say of frame ``index``, lost through ``cause``."""
+        if index == cause.frame_index:
+            text = f"frame {index} of {self._path.name} is damaged; get a sound copy"
+        else:
+            text = (
+                f"frame {index} of {self._path.name} is lost with frame {cause.frame_index}, which is damaged and "
+                "which it is built from; get a sound copy"
+            )
+        return MediaError("CORRUPT_FRAME", text, frame_index=index)
 
     def _image(self, index: int, frame: av.VideoFrame) -> Image:
         if (frame.width, frame.height) != self._stored_size_px:
@@ -170,8 +233,7 @@ class VideoSource:
             return
         # Not every format can seek to its start (negative stamps, raw streams); opening it anew always leads there.
         self.close()
-        self._container = open_input(self._path)
-        self._stream = video_stream(self._container, self._path.name)
+        self._open()
 
     def _sound_frames(self, first: int) -> Iterator[tuple[int, av.VideoFrame]]:
         """Frames from number ``first`` on, each held back until everything decoded before it came out sound."""
@@ -184,7 +246,7 @@ class VideoSource:
             number = index.frame_of_stamp.get(frame.pts, -1) if frame.pts is not None else -1
             if number < expected:
                 continue  # a picture before the keyframe that shares its group, or one that an edit list hides
-            if number > expected or frame.is_corrupt:
+            if number > expected or frame.is_corrupt or number in index.suspect:
                 damaged = self._first_decoded(expected, max(number, expected + 1))
                 break
             held[number] = frame
@@ -198,12 +260,8 @@ class VideoSource:
             yield upcoming, held.pop(upcoming)
             upcoming += 1
         if damaged is not None:
-            later = index.key_before(damaged) + 1
-            rest = (
-                f"decoding can go on at frame {index.key_frames[later]}"
-                if later < len(index.key_frames)
-                else "nothing after it can be trusted"
-            )
+            later = self._sound_again(damaged)
+            rest = f"decoding can go on at frame {later}" if later < len(index) else "nothing after it can be trusted"
             raise MediaError(
                 "CORRUPT_FRAME",
                 f"frame {damaged} of {self._path.name} is damaged, so frame {upcoming} cannot be given; {rest}; "

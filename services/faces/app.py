@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from services.faces.options import ExtractionOptions
@@ -16,7 +16,14 @@ from services.kit.records import Record
 
 METHOD = "understudy.v1.FaceService/ExtractFaceset"
 STAGE = "services.faces.stages:ExtractStage"
-STAGE_VERSION = "1"  # of ExtractStage, whose module a server does not import; a test compares the two
+STAGE_VERSION = "2"  # of ExtractStage, whose module a server does not import; a test compares the two
+STAGE_VERSIONS = {  # likewise, of the stages that change a faceset
+    "services.faces.reextract:ReextractStage": "1",
+    "services.faces.reextract:RecutStage": "1",
+    "services.faces.smooth:SmoothStage": "1",
+    "services.faces.person:SelectStage": "1",
+    "services.faces.debug:DebugStage": "1",
+}
 
 
 def extraction_plan(
@@ -29,18 +36,28 @@ def extraction_plan(
     frames: Sequence[int],
     options: ExtractionOptions,
     chunk_frames: int,
+    debug_overlays: bool = False,
+    weights: Mapping[str, str] | None = None,
     nonce: str = "",
 ) -> Plan:
-    """The plan of an extraction. Everything that the result depends on is in its action key."""
+    """The plan of an extraction. Everything that the result depends on is in its action key; of the networks, their registry names, the
+    stage's version, and the digests of the ``weights`` that the server knows."""
     params: dict[str, Any] = {
         "clip": clip,
         "clip_file": clip_file,
         "media": media.to_json(),
         "faceset": faceset,
         "options": options.to_json(),
+        "debug_overlays": debug_overlays,
     }
     chunks = frame_chunks(frames, chunk_frames)
-    inputs = {**params, "media_sha256": media_sha256, "chunks": [chunk.data for chunk in chunks], "nonce": nonce}
+    inputs = {
+        **params,
+        "media_sha256": media_sha256,
+        "chunks": [chunk.data for chunk in chunks],
+        "weights": dict(weights or {}),
+        "nonce": nonce,
+    }
     return Plan(
         action_key=action_key(METHOD, STAGE, STAGE_VERSION, inputs),
         stage=STAGE,

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import PurePosixPath
 
 from google.protobuf import json_format
 
 from ml_common.facesets import FaceRecord, RevisionRow
+from ml_common.imaging.picture import media_type_of
 from services.kit.errors import InvalidInput
 from services.kit.storage import ObjectStore
 from understudy.v1 import common_pb2, face_pb2, faceset_service_pb2
 
 
 def full_face(faceset: str, row: RevisionRow, position: int, record: FaceRecord) -> faceset_service_pb2.Face:
-    """A face with its whole sidecar."""
+    """A face with its whole sidecar; track and person are the revision's, which may have been decided since the face was made."""
+    message = record_to_message(record)
+    message.track_id, message.person = row.track_id, row.person
     return faceset_service_pb2.Face(
-        name=f"{faceset}/faces/{row.face_id}", record=record_to_message(record), trashed=row.trashed, position=position
+        name=f"{faceset}/faces/{row.face_id}", record=message, trashed=row.trashed, position=position
     )
 
 
@@ -34,8 +38,10 @@ def basic_face(
         image=common_pb2.ObjectRef(
             uri=store.uri(row.image_key),
             digest=common_pb2.Digest(sha256=row.image_sha256, size_bytes=row.image_size_bytes),
-            media_type="image/jpeg",
+            media_type=media_type_of(PurePosixPath(row.image_key).suffix),
         ),
+        track_id=row.track_id,
+        person=row.person,
     )
     return faceset_service_pb2.Face(
         name=f"{faceset}/faces/{row.face_id}", record=record, trashed=row.trashed, position=position

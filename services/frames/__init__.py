@@ -1,6 +1,7 @@
 """Clips and their frames, and the projects they live in.
 
-``rpc`` validates and converts, ``app`` does, ``convert`` translates between messages and plain values. Frames are decoded by
+``rpc`` validates and converts, ``app`` does, ``convert`` translates between messages and plain values. The tools of clips (pictures, cuts,
+denoising, scenes) are planned in ``plans`` and done in ``stages``; ``purge`` removes a project for good. Frames are decoded by
 ``services.kit.clips`` wherever they are needed; nothing is unpacked to disk.
 """
 

@@ -1,22 +1,32 @@
-"""Use cases of projects and clips, on plain values and records. No gRPC here."""
+"""Use cases of projects and clips, on plain values and records. No gRPC here. What clips are cut into and made of is planned in ``plans``,
+how a project is removed for good stands in ``purge``."""
 
 from __future__ import annotations
 
-import time
+from collections.abc import Sequence
+from fractions import Fraction
 from typing import Any
 
 import cv2
 import numpy as np
 
 from ml_common.imaging import as_bgr_u8
+from ml_common.imaging.picture import encode_picture, lossless_suffix, media_type_of
 from ml_common.media import ClipInfo
+from services.frames import plans
+from services.frames.clip_body import made_clip
+from services.frames.options import ClipFacts, first_of_each_period
 from services.kit.clips import MediaFile, open_clip, probe_clip
 from services.kit.context import ServiceContext
 from services.kit.errors import AlreadyExists, InvalidInput, MissingObject, NotFound, WrongState
+from services.kit.operations.ledger import Submission
+from services.kit.operations.plan import Plan
 from services.kit.records import Record
 from services.kit.storage import ObjectInfo
+from services.kit.trash import refuse_trashed
 
 PREVIEW_LIMIT_BYTES = 256 * 1024
+STAGE_VERSIONS = plans.STAGE_VERSIONS
 
 
 class Projects:
@@ -48,6 +58,8 @@ class Projects:
         """Into the trash, or out of it. Nothing is removed."""
 
         def change(body: dict[str, Any]) -> dict[str, Any] | None:
+            if "purgeTime" in body:
+                raise WrongState(f"{name} is being removed for good: call PurgeProject until it is gone")
             if (delete_time is None) != ("deleteTime" in body):
                 raise WrongState(f"{name} is {'not ' if delete_time is None else 'already '}in the trash")
             if delete_time is None:
@@ -69,11 +81,10 @@ class Clips:
     def check_project(self, name: str) -> None:
         """NotFound when there is no such project, WrongState when it is in the trash."""
         try:
-            record = self._records.get(name)
+            self._records.get(name)
         except NotFound:
             raise NotFound(f"there is no {name}: make it with CreateProject (`understudy project create`)") from None
-        if "deleteTime" in record.body:
-            raise WrongState(f"{name} is in the trash: UndeleteProject brings it back")
+        refuse_trashed(self._records, name)
 
     def probe(self, media: MediaFile, label: str) -> ClipInfo:
         """What a file holds; InvalidInput with the reason when it is no footage."""
@@ -122,14 +133,56 @@ class Clips:
             _, image_bgr_HWC = next(clip.read([number]))
             return image_bgr_HWC, clip.time_s(number)
 
-    def store_png(self, name: str, number: int, image_bgr_HWC: np.ndarray) -> ObjectInfo:
-        """A full-size frame as PNG object; the same frame is stored once."""
-        key = f"{name}/frames/{number:08d}.png"
-        encoded = cv2.imencode(".png", image_bgr_HWC)[1].tobytes()
+    def store_frame(self, name: str, media_sha256: str, number: int, image_bgr_HWC: np.ndarray) -> ObjectInfo:
+        """A full-size frame as an object, PNG or (float) OpenEXR; the same frame is stored once.
+
+        Its key holds the footage's digest: another clip may come to have the name of one that was deleted.
+        """
+        suffix = lossless_suffix(image_bgr_HWC.dtype)
+        key = f"{name}/frames/{media_sha256[:16]}/{number:08d}{suffix}"
         try:
-            return self._store.put(key, encoded, media_type="image/png", if_absent=True)
+            encoded = encode_picture(image_bgr_HWC, suffix)
+            return self._store.put(key, encoded, media_type=media_type_of(suffix), if_absent=True)
         except AlreadyExists:
             return self._store.stat(key)
+
+    def evenly(self, clip: ClipFacts, frames: Sequence[int], rate: Fraction) -> list[int]:
+        """Of ``frames`` of a clip of variable rate, ``rate`` a second by the times at which they are shown."""
+        with open_clip(self._store, clip.media, clip.name) as opened:
+            times_s = [opened.time_s(number) for number in frames]
+            return first_of_each_period(frames, times_s, opened.time_s(clip.frames[0]), rate)
+
+
+class ClipWork:
+    """Submits the work of the clip tools."""
+
+    def __init__(self, context: ServiceContext) -> None:
+        self._context = context
+
+    def submit(self, kind: str, method: str, plan: Plan, *, request_id: str, actor: str) -> tuple[Record, bool]:
+        """Records the work and has it driven. AlreadyExists when the clip that it would make is another already."""
+        target: str = plan.params.get("new_clip", plan.params["clip"])
+        if "new_clip" in plan.params:
+            made_clip(self._context.records, target, plan.action_key)
+        submission = Submission(
+            project="/".join(target.split("/")[:2]),
+            kind=kind,
+            method=method,
+            target=target,
+            plan=plan,
+            request_id=request_id,
+            actor=actor,
+            labels={},
+        )
+        found = self._context.ledger.submit(submission, is_intact=lambda: self._is_intact(plan))
+        self._context.reconciler.poke()
+        return found
+
+    def _is_intact(self, plan: Plan) -> bool:
+        """Whether what finished work made is still there: a clip may have been deleted since."""
+        if "new_clip" in plan.params:
+            return made_clip(self._context.records, plan.params["new_clip"], plan.action_key) is not None
+        return True
 
 
 def preview_jpeg(image_bgr_HWC: np.ndarray, max_side_px: int) -> bytes:
@@ -148,8 +201,3 @@ def preview_jpeg(image_bgr_HWC: np.ndarray, max_side_px: int) -> bytes:
         "the preview is over 256 KiB even at low quality: ask for a smaller max_side_px",
         fields={"max_side_px": "too large"},
     )
-
-
-def now_json() -> str:
-    """The time as proto JSON writes it, to the second."""
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

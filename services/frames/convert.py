@@ -1,50 +1,49 @@
-"""Clips and media facts between messages and plain values."""
+"""Clips and requests between messages and plain values."""
 
 from __future__ import annotations
 
-from ml_common.media import AudioInfo, ClipInfo
-from services.kit.operations.convert import duration
-from understudy.v1 import common_pb2, frame_service_pb2
+from collections.abc import Sequence
+from fractions import Fraction
 
-_PIXEL_TYPES = {8: common_pb2.PIXEL_TYPE_U8, 32: common_pb2.PIXEL_TYPE_F32}
+from google.protobuf import json_format
+
+from ml_common.media import ClipInfo
+from services.frames.clip_body import info_body
+from services.frames.options import ClipFacts, check_film, frames_to_keep
+from services.kit.clip_messages import media_file, selected_frames
+from services.kit.errors import InvalidInput
+from services.kit.storage import ObjectStore
+from understudy.v1 import common_pb2, frame_service_pb2
 
 
 def info_to_message(info: ClipInfo) -> frame_service_pb2.MediaInfo:
     """ClipInfo as MediaInfo."""
-    return frame_service_pb2.MediaInfo(
-        frame_count=info.frame_count,
-        frame_rate=common_pb2.Rational(num=info.rate.numerator, den=info.rate.denominator),
-        variable_rate=info.variable_rate,
-        image=common_pb2.ImageSpec(
-            width=info.width,
-            height=info.height,
-            channels=3,
-            pixel_type=_PIXEL_TYPES.get(info.bit_depth, common_pb2.PIXEL_TYPE_U16),
-            color_tags=common_pb2.ColorTags(
-                range=info.color.range,
-                matrix=info.color.matrix,
-                primaries=info.color.primaries,
-                transfer=info.color.transfer,
-            ),
-        ),
-        pixel_format=info.pixel_format,
-        bit_depth=info.bit_depth,
-        rotation_deg=info.rotation_deg,
-        timecode=info.timecode or "",
-        codec=info.codec,
-        audio=[_audio_to_message(audio) for audio in info.audio],
-        first_frame_number=info.first_number,
-        missing_frame_numbers=info.missing_numbers,
-        duration=duration(info.duration_s),
+    return json_format.ParseDict(info_body(info), frame_service_pb2.MediaInfo())
+
+
+def clip_facts(store: ObjectStore, clip: frame_service_pb2.Clip) -> ClipFacts:
+    """What planning needs to know of a clip."""
+    return ClipFacts(
+        name=clip.name,
+        file_name=clip.display_name or clip.name.rpartition("/")[2],
+        media=media_file(store, clip),
+        media_sha256=clip.media.digest.sha256,
+        frames=selected_frames(clip, []),
+        rate=fraction(clip.info.frame_rate) or Fraction(25),
+        bit_depth=clip.info.bit_depth,
+        is_float=clip.info.image.pixel_type == common_pb2.PIXEL_TYPE_F32,
+        audio_streams=tuple(audio.stream_index for audio in clip.info.audio),
     )
 
 
-def _audio_to_message(audio: AudioInfo) -> frame_service_pb2.AudioTrack:
-    return frame_service_pb2.AudioTrack(
-        stream_index=audio.stream_index,
-        codec=audio.codec,
-        sample_rate_hz=audio.sample_rate_hz,
-        channels=audio.channels,
-        layout=audio.layout,
-        duration=duration(audio.duration_s),
-    )
+def fraction(rate: common_pb2.Rational) -> Fraction | None:
+    """A rate; None when it is unset (``selected_frames`` refuses a wrong one)."""
+    return Fraction(rate.num, rate.den) if rate.num > 0 and rate.den > 0 else None
+
+
+def range_to_keep(clip: ClipFacts, request: frame_service_pb2.CutClipRequest) -> Sequence[int]:
+    """The frames that a cut keeps."""
+    if not request.HasField("range"):
+        raise InvalidInput("range must be set: the first and the last frame kept", fields={"range": "must be set"})
+    check_film(clip)
+    return frames_to_keep(clip, request.range.first, request.range.last, request.range.step)

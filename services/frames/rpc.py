@@ -4,17 +4,32 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from google.longrunning import operations_pb2
 from google.protobuf import empty_pb2
 
-from services.frames.app import Clips, Projects, now_json, preview_jpeg
-from services.frames.convert import info_to_message
+from services.frames import plans
+from services.frames.app import Clips, ClipWork, Projects, preview_jpeg
+from services.frames.clip_body import now_json
+from services.frames.convert import clip_facts, fraction, info_to_message, range_to_keep
+from services.frames.options import (
+    ClipFacts,
+    PictureOptions,
+    audio_stream,
+    check_bitrate,
+    check_factor,
+    check_threshold,
+)
+from services.frames.purge import Purge
 from services.kit import names
-from services.kit.clip_messages import media_file
+from services.kit.calls import current_actor
+from services.kit.clip_messages import media_file, selected_frames
 from services.kit.context import ServiceContext
 from services.kit.errors import InvalidInput
-from services.kit.operations.convert import duration, object_ref, page_size, timestamp
+from services.kit.operations.convert import duration, object_ref, operation, page_size, timestamp
+from services.kit.operations.plan import Plan
 from services.kit.resources import from_record, to_body
 from understudy.v1 import frame_service_pb2, frame_service_pb2_grpc, project_service_pb2, project_service_pb2_grpc
 
@@ -35,6 +50,7 @@ class ProjectRpc(project_service_pb2_grpc.ProjectServiceServicer):
 
     def __init__(self, context: ServiceContext) -> None:
         self._projects = Projects(context)
+        self._purge = Purge(context)
 
     async def CreateProject(self, request: Any, _context: Any) -> project_service_pb2.Project:
         """See project_service.proto."""
@@ -76,13 +92,21 @@ class ProjectRpc(project_service_pb2_grpc.ProjectServiceServicer):
         record = await asyncio.to_thread(self._projects.set_deleted, request.name, None, None)
         return from_record(record, project_service_pb2.Project())
 
+    async def PurgeProject(self, request: Any, _context: Any) -> empty_pb2.Empty:
+        """See project_service.proto."""
+        names.parse(request.name, "projects")
+        await asyncio.to_thread(self._purge.purge, request.name, request.confirm_project_id)
+        return empty_pb2.Empty()
+
 
 class FrameRpc(frame_service_pb2_grpc.FrameServiceServicer):
-    """See frame_service.proto. Methods that are not here answer UNIMPLEMENTED."""
+    """See frame_service.proto."""
 
     def __init__(self, context: ServiceContext) -> None:
         self._clips = Clips(context)
+        self._work = ClipWork(context)
         self._store = context.store
+        self._chunk_frames = context.settings.execution.chunk_frames
 
     async def ProbeMedia(self, request: Any, _context: Any) -> frame_service_pb2.ProbeMediaResponse:
         """See frame_service.proto."""
@@ -143,6 +167,69 @@ class FrameRpc(frame_service_pb2_grpc.FrameServiceServicer):
         if request.max_side_px:
             response.preview_jpeg = await asyncio.to_thread(preview_jpeg, image, request.max_side_px)
         else:
-            info = await asyncio.to_thread(self._clips.store_png, clip.name, request.frame_number, image)
+            info = await asyncio.to_thread(
+                self._clips.store_frame, clip.name, clip.media.digest.sha256, request.frame_number, image
+            )
             response.image.CopyFrom(object_ref(self._store, info))
         return response
+
+    async def ExtractFrames(self, request: Any, _context: Any) -> operations_pb2.Operation:
+        """See frame_service.proto."""
+        options = PictureOptions.of(request.format, request.jpeg_quality)
+        clip, facts = await asyncio.to_thread(self._clip, request.clip)
+        frames = await asyncio.to_thread(self._frames, clip, facts, request)
+        plan = plans.extract_plan(facts, frames, options, self._chunk_frames)
+        return await self._begin("frames", plans.EXTRACT_METHOD, plan, request.request_id)
+
+    async def CutClip(self, request: Any, _context: Any) -> operations_pb2.Operation:
+        """See frame_service.proto."""
+        bitrate_mbit = check_bitrate(request.bitrate_mbit)
+        _, facts = await asyncio.to_thread(self._clip, request.clip)
+        wished = request.audio_stream_index if request.HasField("audio_stream_index") else None
+        plan = plans.cut_plan(
+            facts,
+            range_to_keep(facts, request),
+            new_clip=_new_clip(request.clip, request.clip_id, "cut"),
+            audio_stream_index=audio_stream(facts, wished),
+            bitrate_mbit=bitrate_mbit,
+        )
+        return await self._begin("cut", plans.CUT_METHOD, plan, request.request_id)
+
+    async def DenoiseFrames(self, request: Any, _context: Any) -> operations_pb2.Operation:
+        """See frame_service.proto."""
+        factor = check_factor(request.factor)
+        _, facts = await asyncio.to_thread(self._clip, request.clip)
+        new_clip = _new_clip(request.clip, request.clip_id, "denoised")
+        plan = plans.denoise_plan(facts, new_clip=new_clip, factor=factor, chunk_frames=self._chunk_frames)
+        return await self._begin("denoise", plans.DENOISE_METHOD, plan, request.request_id)
+
+    async def DetectScenes(self, request: Any, _context: Any) -> operations_pb2.Operation:
+        """See frame_service.proto."""
+        threshold = check_threshold(request.threshold)
+        _, facts = await asyncio.to_thread(self._clip, request.clip)
+        plan = plans.scenes_plan(facts, threshold=threshold, chunk_frames=self._chunk_frames)
+        return await self._begin("scenes", plans.SCENES_METHOD, plan, request.request_id)
+
+    def _clip(self, name: str) -> tuple[frame_service_pb2.Clip, ClipFacts]:
+        names.parse(name, "projects", "clips", field="clip")
+        clip = from_record(self._clips.get(name), frame_service_pb2.Clip())
+        return clip, clip_facts(self._store, clip)
+
+    def _frames(self, clip: frame_service_pb2.Clip, facts: ClipFacts, request: Any) -> Sequence[int]:
+        frames = selected_frames(clip, request.ranges, request.frame_rate)
+        rate = fraction(request.frame_rate)
+        if clip.info.variable_rate and rate is not None:
+            return self._clips.evenly(facts, selected_frames(clip, request.ranges), rate)
+        return frames
+
+    async def _begin(self, kind: str, method: str, plan: Plan, request_id: str) -> operations_pb2.Operation:
+        record, cached = await asyncio.to_thread(
+            self._work.submit, kind, method, plan, request_id=request_id, actor=current_actor()
+        )
+        return operation(record, from_cache=cached)
+
+
+def _new_clip(clip: str, clip_id: str, made: str) -> str:
+    """The name of a clip that is made of ``clip``."""
+    given = clip_id or f"{clip.rpartition('/')[2]}-{made}"
+    return f"{names.project_of(clip)}/clips/{names.check_id(given, 'clip_id')}"

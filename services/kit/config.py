@@ -84,6 +84,10 @@ class ExecutionSettings(_Section):
         default=0, ge=0, description="most workers of one stage; 0 for as many as there are CPUs or GPUs"
     )
     device: str = Field(default="auto", description="auto, cpu, cuda")
+    gpu_share: float = Field(
+        default=0, ge=0, le=1, description="part of a GPU that one worker takes; 0 for what its stage asks for"
+    )
+    video_decoder: Literal["cpu", "cuda"] = Field(default="cpu", description="what decodes videos; cuda is NVDEC")
     attempts: int = Field(default=3, ge=1, description="how often a chunk may be tried before the operation fails")
     parallel_operations: int = Field(default=3, ge=1)
     chunk_frames: int = Field(default=48, ge=1, le=1024)

@@ -1,38 +1,51 @@
 """Facesets in the store: the record `projects/p/facesets/f`, its revisions, its faces. Used by every service that reads or makes one.
 
-    <faceset>/faces/<face_id>.jpg      the aligned picture, immutable
+    <faceset>/faces/<face_id>.jpg      the aligned picture, immutable (.png or .exr where it is kept lossless)
     <faceset>/faces/<face_id>.json     its sidecar (FaceRecord), put-once
+    <faceset>/faces/<face_id>.<digest>.json   the sidecar after a change, put-once; a revision's row says which one holds
     <faceset>/revisions/00000001.parquet   which faces, in which order, with which flags, put-once
     <faceset>/revisions/00000001.json      what made that revision, put-once; written after the table
 
 A revision is made by creating the next number if it is absent. Whoever loses that race has worked from an old state and gets
 Conflict. The record only points at the revision in force, so a crash between the two leaves a revision that nobody sees yet and that
 the same call finds again.
+
+What made a revision may carry marks of its maker (``madeBy``: which request or work; ``restored``, ``undo``: which state was brought
+back), by which a repeated request finds what it has made. A faceset with a ``deleteTime`` is in the project's trash: it is read as
+before, and changes are refused.
 """
 
 from __future__ import annotations
 
-import contextlib
+import hashlib
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from ml_common.facesets import FaceRecord, RevisionTable, read_revision, write_revision
-from services.kit.errors import AlreadyExists, Conflict, Corrupt, NotFound
+from services.kit.errors import AlreadyExists, Conflict, Corrupt, NotFound, WrongState
 from services.kit.operations.plan import canonical_json
 from services.kit.records import Record, Records
 from services.kit.storage import ObjectInfo, ObjectStore
 
+READ_THREADS = 16
 
-def image_key(faceset: str, face_id: str) -> str:
+
+def image_key(faceset: str, face_id: str, suffix: str = ".jpg") -> str:
     """Object key of a face's picture."""
-    return f"{faceset}/faces/{face_id}.jpg"
+    return f"{faceset}/faces/{face_id}{suffix}"
 
 
 def record_key(faceset: str, face_id: str) -> str:
     """Object key of a face's sidecar."""
     return f"{faceset}/faces/{face_id}.json"
+
+
+def changed_record_key(faceset: str, face_id: str, sidecar: bytes) -> str:
+    """Object key of a face's sidecar after a change: named by its bytes, so that equal changes meet."""
+    return f"{faceset}/faces/{face_id}.{hashlib.sha256(sidecar).hexdigest()[:16]}.json"
 
 
 class FacesetStore:
@@ -66,12 +79,15 @@ class FacesetStore:
         try:
             return self._records.create(faceset, {**body, **_counts(table), "revision": "1"})
         except AlreadyExists:
-            record = self._records.get(faceset)
-            if record.body.get("actionKey") != body.get("actionKey"):
-                raise AlreadyExists(
-                    f"{faceset} exists and was made differently: choose another faceset id, or delete it"
-                ) from None
-            return record
+            return self.made_so(faceset, body.get("actionKey"))
+
+    def made_so(self, faceset: str, action_key: str | None) -> Record:
+        """A faceset that exists, if the same action made it; AlreadyExists when it was another, WrongState when it is in the trash."""
+        record = self._records.get(faceset)
+        if record.body.get("actionKey") != action_key:
+            raise AlreadyExists(f"{faceset} exists and was made differently: choose another faceset id")
+        _refuse_deleted(record)
+        return record
 
     def add_revision(
         self,
@@ -83,21 +99,33 @@ class FacesetStore:
         summary: str,
         actor: str,
         etag: str | None = None,
+        marks: Mapping[str, Any] | None = None,
     ) -> Record:
-        """Makes a new state the one in force. Conflict when ``parent`` is not the revision in force any more."""
-        current = int(self.get(faceset).body["revision"])
+        """Makes a new state the one in force. Conflict when ``parent`` is not the revision in force any more, WrongState when the faceset
+        is in the trash. ``marks`` (see above) are kept with what made it."""
+        record = self.get(faceset)
+        _refuse_deleted(record)
+        current, number = int(record.body["revision"]), parent + 1
         if current != parent:
             raise Conflict(f"{faceset} is at revision {current}, this change was made from {parent}: read it again")
-        number = parent + 1
-        if etag is not None and self.get(faceset).etag != etag:
+        if etag is not None and record.etag != etag:
             raise Conflict(f"{faceset} has changed since it was read: read it again")
         try:
-            self._put_revision(faceset, number, table, parent=parent, method=method, summary=summary, actor=actor)
+            self._put_revision(
+                faceset, number, table, parent=parent, method=method, summary=summary, actor=actor, marks=marks
+            )
         except Conflict:
             # Whoever made the revision may have died before the record pointed at it; without this nobody could go on.
             self._put_in_force(faceset, number, self.table(faceset, number)[1])
             raise
         return self._put_in_force(faceset, number, table)
+
+    def made_by(self, faceset: str, maker: str, *, since: int) -> int | None:
+        """The first revision after ``since`` whose ``madeBy`` is ``maker``, down to the one in force; None when there is none."""
+        for number in range(since + 1, int(self.get(faceset).body["revision"]) + 1):
+            if self.revision_facts(faceset, number).get("madeBy") == maker:
+                return number
+        return None
 
     def _put_in_force(self, faceset: str, number: int, table: RevisionTable) -> Record:
         def change(body: dict[str, Any]) -> dict[str, Any] | None:
@@ -106,6 +134,10 @@ class FacesetStore:
             return {**body, **_counts(table), "revision": str(number)}
 
         return self._records.update(faceset, change)
+
+    def set_fields(self, faceset: str, fields: Mapping[str, Any]) -> Record:
+        """Sets fields of the record beside those that follow from its revision; nothing happens where they are so already."""
+        return self._records.update(faceset, lambda body: None if {**body, **fields} == body else {**body, **fields})
 
     def table(self, faceset: str, revision: int = 0) -> tuple[int, RevisionTable]:
         """A revision's number and rows; 0 for the one in force."""
@@ -122,6 +154,15 @@ class FacesetStore:
                 metadata={"uri": self._store.uri(_table_key(faceset, number))},
             ) from error
 
+    def table_sha256(self, faceset: str, number: int) -> str:
+        """Digest of a revision's table: what tells it from one of the same number, should the faceset be made anew. NotFound when there is
+        no such revision."""
+        try:
+            info = self._store.stat(_table_key(faceset, number))
+        except NotFound:
+            raise NotFound(f"{faceset} has no revision {number}") from None
+        return info.sha256 or hashlib.sha256(self._store.get(info.key)).hexdigest()
+
     def revision_facts(self, faceset: str, number: int) -> dict[str, Any]:
         """What made a revision: canonical JSON of FacesetRevision."""
         try:
@@ -133,8 +174,11 @@ class FacesetStore:
             return self._facts(faceset, number, self.table(faceset, number)[1], info)
 
     def faces(self, faceset: str, record_keys: Sequence[str]) -> list[FaceRecord]:
-        """Sidecars by key, in order."""
-        return [self._read_face(faceset, key) for key in record_keys]
+        """Sidecars by key, in order; a few at a time, since each is a request."""
+        if len(record_keys) < 2:
+            return [self._read_face(faceset, key) for key in record_keys]
+        with ThreadPoolExecutor(min(READ_THREADS, len(record_keys)), thread_name_prefix="sidecars") as pool:
+            return list(pool.map(lambda key: self._read_face(faceset, key), record_keys))
 
     def _read_face(self, faceset: str, key: str) -> FaceRecord:
         try:
@@ -145,7 +189,16 @@ class FacesetStore:
             ) from error
 
     def _put_revision(
-        self, faceset: str, number: int, table: RevisionTable, *, parent: int, method: str, summary: str, actor: str
+        self,
+        faceset: str,
+        number: int,
+        table: RevisionTable,
+        *,
+        parent: int,
+        method: str,
+        summary: str,
+        actor: str,
+        marks: Mapping[str, Any] | None = None,
     ) -> None:
         data = write_revision(table)
         key = _table_key(faceset, number)
@@ -162,11 +215,15 @@ class FacesetStore:
             "summary": summary,
             "actor": actor,
             "createTime": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            **(marks or {}),
         }
-        with contextlib.suppress(AlreadyExists):  # written before a crash
+        try:
             self._store.put(
                 _facts_key(faceset, number), canonical_json(facts), media_type="application/json", if_absent=True
             )
+        except AlreadyExists:  # written before a crash, or by someone who made the same change
+            if self.revision_facts(faceset, number).get("madeBy") != facts.get("madeBy"):
+                raise Conflict(f"{faceset} got an equal revision {number} meanwhile: read it again") from None
 
     def _facts(self, faceset: str, number: int, table: RevisionTable, info: ObjectInfo) -> dict[str, Any]:
         return {
@@ -179,6 +236,13 @@ class FacesetStore:
                 "mediaType": info.media_type,
             },
         }
+
+
+def _refuse_deleted(record: Record) -> None:
+    if "deleteTime" in record.body:
+        raise WrongState(
+            f"{record.name} is in the trash: UndeleteFaceset brings it back", metadata={"name": record.name}
+        )
 
 
 def _counts(table: RevisionTable) -> dict[str, str]:

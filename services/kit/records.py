@@ -19,7 +19,7 @@ import hashlib
 import json
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -177,6 +177,33 @@ class Records:
                 return
             _wait(attempt)
         raise Transient(f"record {name!r} is being changed by too many writers at once")
+
+    def purge(self, name: str) -> None:
+        """Removes all versions of every record below ``name``, and of ``name`` itself all but a tombstone, which has no body.
+
+        Only where nobody writes there any more: a writer that slept could bring back an old version. Killed, it may be run again until
+        the tombstone is there; one older version of ``name`` itself may then be left. Raises ``NotFound`` if there is no such record.
+        """
+        own = self._folder(_check_name(name))
+        for key in self._newest_last(f"{self._root}/{name}/"):
+            if not key.startswith(own):
+                self._store.delete(key)
+        for key in self._newest_last(own)[:-1]:
+            self._store.delete(key)
+        self.delete(name)
+        for key in self._newest_last(own)[:-1]:
+            self._store.delete(key)
+
+    def _newest_last(self, start: str) -> Sequence[str]:
+        """Keys below ``start``, backwards: whoever is killed while deleting them has removed old versions and not the newest."""
+        keys: list[str] = []
+        after = ""
+        while True:
+            page = self._store.list(start, after=after)
+            keys += [info.key for info in page.objects]
+            if not page.next_after:
+                return keys[::-1]
+            after = page.next_after
 
     def list(self, prefix: str, *, after: str = "", limit: int = 100, nested: bool = True) -> tuple[list[Record], str]:
         """Records below ``prefix`` (whole segments; "" is all) after the name ``after``, and a cursor, "" at the end.

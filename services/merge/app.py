@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from ml_common.media.info import FLOAT_FORMATS
 from services.kit.checkpoint_store import CheckpointInfo, CheckpointStore
 from services.kit.clips import MediaFile
 from services.kit.context import ServiceContext
@@ -189,9 +190,9 @@ class Merges:
         return self._context.store.key_of(newest[1])
 
 
-def check_depth(bit_depth: int, clip: str) -> None:
+def check_depth(pixel_format: str, clip: str) -> None:
     """InvalidInput for float footage, which this release cannot keep through a merge."""
-    if bit_depth == 32:
+    if pixel_format in FLOAT_FORMATS:
         raise InvalidInput(f"{clip} is float footage: this release merges 8 to 16 bit only", reason="UNSUPPORTED_MEDIA")
 
 

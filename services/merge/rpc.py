@@ -106,7 +106,7 @@ class MergeRpc(merge_service_pb2_grpc.MergeServiceServicer):
     def _merge_plan(self, request: merge_service_pb2.MergeFramesRequest) -> Plan:
         session = from_record(self._sessions.get(request.session), merge_service_pb2.MergeSession())
         clip = from_record(self._context.records.get(session.clip), frame_service_pb2.Clip())
-        check_depth(clip.info.bit_depth, clip.name)
+        check_depth(clip.info.pixel_format, clip.name)
         return self._merges.merge_plan(
             session=session.name,
             clip=clip.name,

@@ -19,6 +19,7 @@ from services.kit.errors import AlreadyExists, Conflict, InvalidInput, NotFound,
 from services.kit.faceset_store import FacesetStore
 from services.kit.operations.plan import canonical_json
 from services.kit.records import Record
+from services.kit.trash import refuse_trashed
 from services.trainer import options as run_options
 from services.trainer.driver import ACTIVE_PREFIX
 from services.trainer.events import EventLog
@@ -113,6 +114,7 @@ class Runs:
             "request": request.digest(),
         }
         self._active.add(name)
+        refuse_trashed(self._records, "/".join(name.split("/")[:2]))
         try:
             record = self._records.create(name, body)
         except AlreadyExists:
@@ -188,6 +190,7 @@ class Runs:
             return QUEUED if state in ENDED else None
 
         self._active.add(name)
+        refuse_trashed(self._records, "/".join(name.split("/")[:2]))
         record = self._move(name, change)
         self._wake(name)
         return record

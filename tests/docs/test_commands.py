@@ -25,8 +25,9 @@ def test_there_are_commands() -> None:
 def test_commands_can_be_parsed(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("UNDERSTUDY_PROJECT", "shot-12")
-    for file in ("performer.mp4", "footage.mp4"):
+    for file in ("performer.mp4", "footage.mp4", "actor.jpg", "points.json", "S3FD.npy", "2DFAN.npy", "server.yaml"):
         Path(file).touch()
+    Path("plates").mkdir()
     words = shlex.split(line, comments=True)[1:]
     command: click.Command = command_line
     context = click.Context(command_line, info_name="understudy")

@@ -29,7 +29,9 @@ _SWITCH = {"yes": True, "no": False}
 
 
 def _value(cell: str) -> Any:
-    """A default as it is written: `word`, number, yes or no."""
+    """A default as it is written: `word`, number, yes or no, not set."""
+    if cell == "not set":
+        return None
     if names(cell):
         return names(cell)[0]
     return _SWITCH[cell] if cell in _SWITCH else float(cell)

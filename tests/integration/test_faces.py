@@ -76,11 +76,15 @@ def test_every_frame_has_its_face_with_the_pose_that_was_rendered(clip: Path, tm
 
 
 def test_the_faceset_does_not_depend_on_how_frames_are_cut_into_chunks(clip: Path, tmp_path: Path) -> None:
-    sidecars = []
-    for name, per_chunk in (("whole", 24), ("pieces", 5)):
-        env, _ = _extracted(tmp_path / name, clip, per_chunk)
-        sidecars.append([record.to_json_dict() | {"image": None} for record in _records(env)])
-    assert sidecars[0] == sidecars[1]
+    whole, pieces = (
+        _records(_extracted(tmp_path / name, clip, per_chunk)[0]) for name, per_chunk in (("whole", 24), ("pieces", 5))
+    )
+    for one, other in zip(whole, pieces, strict=True):
+        # A network's last digits depend on how many pictures it sees together; no crop shows that.
+        assert one.source == other.source
+        np.testing.assert_allclose(one.frame_landmarks_px, other.frame_landmarks_px, atol=1e-4)
+        np.testing.assert_allclose(one.frame_to_face_2x3, other.frame_to_face_2x3, atol=1e-4)
+        assert one.sharpness == pytest.approx(other.sharpness, rel=0.02)
 
 
 def test_a_chunk_that_is_run_twice_changes_nothing(clip: Path, tmp_path: Path) -> None:

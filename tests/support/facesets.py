@@ -50,9 +50,7 @@ def store_faceset(
     ]
     table = from_records(records, keys)
     if trashed:
-        column = table.table.schema.get_field_index("trashed")
-        flags = table.table.schema.field(column)
-        table = type(table)(table.table.set_column(column, flags, [[True] * count]))
+        table = table.replace_column("trashed", [True] * count)
     body = {"name": name, "faceType": "FACE_TYPE_WHOLE", "sizePx": SIZE_PX}
     FacesetStore(store, Records(store)).create(name, body, table, method="test", summary="drawn", actor="test")
 

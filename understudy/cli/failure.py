@@ -37,7 +37,7 @@ _OF_CODE = {
     "PERMISSION_DENIED": REFUSED,
 }
 _WHAT_TO_DO = {
-    "MISSING_WEIGHTS": "Run `understudy weights fetch`.",
+    "MISSING_WEIGHTS": "`understudy weights list` on that machine shows what is missing.",
     "NOT_FOUND": "The `list` commands show what there is.",
     "UNAUTHENTICATED": "Check --token-file: the server wrote its token there at its first start.",
     "UNIMPLEMENTED": "This server's release does not do that.",

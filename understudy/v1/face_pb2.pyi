@@ -43,6 +43,10 @@ class _FaceTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FaceType.Val
     """As full, but upright in the frame."""
     FACE_TYPE_HEAD_NO_ALIGN: _FaceType.ValueType  # 7
     """As head, but upright in the frame."""
+    FACE_TYPE_HEAD_NOSE: _FaceType.ValueType  # 8
+    """As head, but upright in the frame and centred on the tip of the nose: what AVATAR's driving footage wants."""
+    FACE_TYPE_FRAME_SQUARE: _FaceType.ValueType  # 9
+    """The largest square in the middle of the frame, the same for every face: what AVATAR's source footage wants."""
 
 class FaceType(_FaceType, metaclass=_FaceTypeEnumTypeWrapper):
     """How much of the head a crop holds. Geometry after docs/formats.md; compatible with DeepFaceLab's face types."""
@@ -63,6 +67,10 @@ FACE_TYPE_FULL_NO_ALIGN: FaceType.ValueType  # 6
 """As full, but upright in the frame."""
 FACE_TYPE_HEAD_NO_ALIGN: FaceType.ValueType  # 7
 """As head, but upright in the frame."""
+FACE_TYPE_HEAD_NOSE: FaceType.ValueType  # 8
+"""As head, but upright in the frame and centred on the tip of the nose: what AVATAR's driving footage wants."""
+FACE_TYPE_FRAME_SQUARE: FaceType.ValueType  # 9
+"""The largest square in the middle of the frame, the same for every face: what AVATAR's source footage wants."""
 Global___FaceType: _TypeAlias = FaceType  # noqa: Y015
 
 class _LandmarkOrigin:
@@ -302,6 +310,7 @@ class FaceRecord(_message.Message):
     TRACK_ID_FIELD_NUMBER: _builtins.int
     PERSON_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    SMOOTHER_FIELD_NUMBER: _builtins.int
     schema_version: _builtins.int
     """Layout of this message as stored; 1."""
     face_id: _builtins.str
@@ -323,7 +332,7 @@ class FaceRecord(_message.Message):
     eyebrows_expand: _builtins.float
     """How far eyebrows are moved up in the landmark mask; 1 is the usual."""
     track_id: _builtins.str
-    """Track through the shot; empty before tracking."""
+    """Track through the shot, where it was known when the face was made. The faceset's revision says which track a face is in."""
     person: _builtins.str
     """Identity group; empty before clustering."""
     @_builtins.property
@@ -374,6 +383,10 @@ class FaceRecord(_message.Message):
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When the record was made."""
 
+    @_builtins.property
+    def smoother(self) -> Global___Producer:
+        """What steadied the landmarks in time; unset when nothing did."""
+
     def __init__(
         self,
         *,
@@ -401,10 +414,11 @@ class FaceRecord(_message.Message):
         track_id: _builtins.str = ...,
         person: _builtins.str = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        smoother: Global___Producer | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "detector", b"detector", "image", b"image", "label", b"label", "landmarker", b"landmarker", "mask", b"mask", "pose", b"pose", "source", b"source"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "detector", b"detector", "image", b"image", "label", b"label", "landmarker", b"landmarker", "mask", b"mask", "pose", b"pose", "smoother", b"smoother", "source", b"source"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["brightness", b"brightness", "create_time", b"create_time", "crop_landmarks_px", b"crop_landmarks_px", "detection_box_px", b"detection_box_px", "detection_score", b"detection_score", "detector", b"detector", "eyebrows_expand", b"eyebrows_expand", "face_id", b"face_id", "face_type", b"face_type", "frame_landmarks_px", b"frame_landmarks_px", "frame_to_face_2x3", b"frame_to_face_2x3", "image", b"image", "label", b"label", "landmark_origin", b"landmark_origin", "landmark_score", b"landmark_score", "landmarker", b"landmarker", "mask", b"mask", "person", b"person", "pose", b"pose", "schema_version", b"schema_version", "sharpness", b"sharpness", "size_px", b"size_px", "source", b"source", "track_id", b"track_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["brightness", b"brightness", "create_time", b"create_time", "crop_landmarks_px", b"crop_landmarks_px", "detection_box_px", b"detection_box_px", "detection_score", b"detection_score", "detector", b"detector", "eyebrows_expand", b"eyebrows_expand", "face_id", b"face_id", "face_type", b"face_type", "frame_landmarks_px", b"frame_landmarks_px", "frame_to_face_2x3", b"frame_to_face_2x3", "image", b"image", "label", b"label", "landmark_origin", b"landmark_origin", "landmark_score", b"landmark_score", "landmarker", b"landmarker", "mask", b"mask", "person", b"person", "pose", b"pose", "schema_version", b"schema_version", "sharpness", b"sharpness", "size_px", b"size_px", "smoother", b"smoother", "source", b"source", "track_id", b"track_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

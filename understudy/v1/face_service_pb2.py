@@ -27,35 +27,51 @@ from understudy.v1 import common_pb2 as understudy_dot_v1_dot_common__pb2
 from understudy.v1 import face_pb2 as understudy_dot_v1_dot_face__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n understudy/v1/face_service.proto\x12\runderstudy.v1\x1a#google/longrunning/operations.proto\x1a\x1aunderstudy/v1/common.proto\x1a\x18understudy/v1/face.proto\"\xf9\x01\n\x11\x45xtractionOptions\x12\x10\n\x08\x64\x65tector\x18\x01 \x01(\t\x12\x12\n\nlandmarker\x18\x02 \x01(\t\x12*\n\tface_type\x18\x03 \x01(\x0e\x32\x17.understudy.v1.FaceType\x12\x0f\n\x07size_px\x18\x04 \x01(\x05\x12\x13\n\x0bnative_size\x18\x05 \x01(\x08\x12\x1b\n\x13max_faces_per_frame\x18\x06 \x01(\x05\x12\x13\n\x0bmin_face_px\x18\x07 \x01(\x05\x12\x14\n\x0cjpeg_quality\x18\x08 \x01(\x05\x12\x16\n\tmin_score\x18\t \x01(\x01H\x00\x88\x01\x01\x42\x0c\n\n_min_score\"~\n\x0c\x44\x65tectedFace\x12\x0e\n\x06\x62ox_px\x18\x01 \x03(\x01\x12\r\n\x05score\x18\x02 \x01(\x01\x12\x16\n\x0elandmark_score\x18\x03 \x01(\x01\x12\x14\n\x0clandmarks_px\x18\x04 \x03(\x01\x12!\n\x04pose\x18\x05 \x01(\x0b\x32\x13.understudy.v1.Pose\"\x81\x01\n\x12\x44\x65tectFacesRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12(\n\x06images\x18\x02 \x03(\x0b\x32\x18.understudy.v1.ObjectRef\x12\x31\n\x07options\x18\x03 \x01(\x0b\x32 .understudy.v1.ExtractionOptions\";\n\rDetectedFaces\x12*\n\x05\x66\x61\x63\x65s\x18\x01 \x03(\x0b\x32\x1b.understudy.v1.DetectedFace\"C\n\x13\x44\x65tectFacesResponse\x12,\n\x06images\x18\x01 \x03(\x0b\x32\x1c.understudy.v1.DetectedFaces\"\x83\x01\n\x10\x41lignFaceRequest\x12\x0f\n\x07\x66\x61\x63\x65set\x18\x01 \x01(\t\x12\x14\n\x0c\x66rame_number\x18\x02 \x01(\x03\x12\x10\n\x08replaces\x18\x03 \x01(\t\x12\x14\n\x0clandmarks_px\x18\x04 \x03(\x01\x12\x0c\n\x04snap\x18\x05 \x01(\x08\x12\x12\n\nrequest_id\x18\x06 \x01(\t\"\xbf\x01\n\x15\x45xtractFacesetRequest\x12\x0c\n\x04\x63lip\x18\x01 \x01(\t\x12\x12\n\nfaceset_id\x18\x02 \x01(\t\x12)\n\x06ranges\x18\x03 \x03(\x0b\x32\x19.understudy.v1.FrameRange\x12\x31\n\x07options\x18\x04 \x01(\x0b\x32 .understudy.v1.ExtractionOptions\x12\x12\n\nrequest_id\x18\x05 \x01(\t\x12\x12\n\nskip_cache\x18\x06 \x01(\x08\"\x81\x01\n\x16\x45xtractFacesetResponse\x12\x0f\n\x07\x66\x61\x63\x65set\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\x03\x12\x13\n\x0b\x66rame_count\x18\x03 \x01(\x03\x12\x12\n\nface_count\x18\x04 \x01(\x03\x12\x1b\n\x13\x66rames_without_face\x18\x05 \x03(\x03\"\xb0\x01\n\x15ReextractFacesRequest\x12\x0f\n\x07\x66\x61\x63\x65set\x18\x01 \x01(\t\x12)\n\x06ranges\x18\x02 \x03(\x0b\x32\x19.understudy.v1.FrameRange\x12\x14\n\x0conly_missing\x18\x03 \x01(\x08\x12\x31\n\x07options\x18\x04 \x01(\x0b\x32 .understudy.v1.ExtractionOptions\x12\x12\n\nrequest_id\x18\x05 \x01(\t\"d\n\x12RenderDebugRequest\x12\x0f\n\x07\x66\x61\x63\x65set\x18\x01 \x01(\t\x12)\n\x06ranges\x18\x02 \x03(\x0b\x32\x19.understudy.v1.FrameRange\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"A\n\x13RenderDebugResponse\x12*\n\x08manifest\x18\x01 \x01(\x0b\x32\x18.understudy.v1.ObjectRef2\xab\x03\n\x0b\x46\x61\x63\x65Service\x12T\n\x0b\x44\x65tectFaces\x12!.understudy.v1.DetectFacesRequest\x1a\".understudy.v1.DetectFacesResponse\x12G\n\tAlignFace\x12\x1f.understudy.v1.AlignFaceRequest\x1a\x19.understudy.v1.FaceRecord\x12U\n\x0e\x45xtractFaceset\x12$.understudy.v1.ExtractFacesetRequest\x1a\x1d.google.longrunning.Operation\x12U\n\x0eReextractFaces\x12$.understudy.v1.ReextractFacesRequest\x1a\x1d.google.longrunning.Operation\x12O\n\x0bRenderDebug\x12!.understudy.v1.RenderDebugRequest\x1a\x1d.google.longrunning.Operationb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n understudy/v1/face_service.proto\x12\runderstudy.v1\x1a#google/longrunning/operations.proto\x1a\x1aunderstudy/v1/common.proto\x1a\x18understudy/v1/face.proto\"\xab\x02\n\x11\x45xtractionOptions\x12\x10\n\x08\x64\x65tector\x18\x01 \x01(\t\x12\x12\n\nlandmarker\x18\x02 \x01(\t\x12*\n\tface_type\x18\x03 \x01(\x0e\x32\x17.understudy.v1.FaceType\x12\x0f\n\x07size_px\x18\x04 \x01(\x05\x12\x13\n\x0bnative_size\x18\x05 \x01(\x08\x12\x1b\n\x13max_faces_per_frame\x18\x06 \x01(\x05\x12\x13\n\x0bmin_face_px\x18\x07 \x01(\x05\x12\x14\n\x0cjpeg_quality\x18\x08 \x01(\x05\x12\x16\n\tmin_score\x18\t \x01(\x01H\x00\x88\x01\x01\x12\x30\n\x0cimage_format\x18\n \x01(\x0e\x32\x1a.understudy.v1.ImageFormatB\x0c\n\n_min_score\"~\n\x0c\x44\x65tectedFace\x12\x0e\n\x06\x62ox_px\x18\x01 \x03(\x01\x12\r\n\x05score\x18\x02 \x01(\x01\x12\x16\n\x0elandmark_score\x18\x03 \x01(\x01\x12\x14\n\x0clandmarks_px\x18\x04 \x03(\x01\x12!\n\x04pose\x18\x05 \x01(\x0b\x32\x13.understudy.v1.Pose\"\x81\x01\n\x12\x44\x65tectFacesRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12(\n\x06images\x18\x02 \x03(\x0b\x32\x18.understudy.v1.ObjectRef\x12\x31\n\x07options\x18\x03 \x01(\x0b\x32 .understudy.v1.ExtractionOptions\";\n\rDetectedFaces\x12*\n\x05\x66\x61\x63\x65s\x18\x01 \x03(\x0b\x32\x1b.understudy.v1.DetectedFace\"C\n\x13\x44\x65tectFacesResponse\x12,\n\x06images\x18\x01 \x03(\x0b\x32\x1c.understudy.v1.DetectedFaces\"\\\n\rFacePlacement\x12\x13\n\x0b\x63\x65nter_x_px\x18\x01 \x01(\x01\x12\x13\n\x0b\x63\x65nter_y_px\x18\x02 \x01(\x01\x12\x0f\n\x07side_px\x18\x03 \x01(\x01\x12\x10\n\x08roll_deg\x18\x04 \x01(\x01\"\xe7\x01\n\x10\x41lignFaceRequest\x12\x0f\n\x07\x66\x61\x63\x65set\x18\x01 \x01(\t\x12\x14\n\x0c\x66rame_number\x18\x02 \x01(\x03\x12\x10\n\x08replaces\x18\x03 \x01(\t\x12\x14\n\x0clandmarks_px\x18\x04 \x03(\x01\x12\x0c\n\x04snap\x18\x05 \x01(\x08\x12\x12\n\nrequest_id\x18\x06 \x01(\t\x12/\n\tplacement\x18\x07 \x01(\x0b\x32\x1c.understudy.v1.FacePlacement\x12\x31\n\x07options\x18\x08 \x01(\x0b\x32 .understudy.v1.ExtractionOptions\"\x84\x02\n\x15\x45xtractFacesetRequest\x12\x0c\n\x04\x63lip\x18\x01 \x01(\t\x12\x12\n\nfaceset_id\x18\x02 \x01(\t\x12)\n\x06ranges\x18\x03 \x03(\x0b\x32\x19.understudy.v1.FrameRange\x12\x31\n\x07options\x18\x04 \x01(\x0b\x32 .understudy.v1.ExtractionOptions\x12\x12\n\nrequest_id\x18\x05 \x01(\t\x12\x12\n\nskip_cache\x18\x06 \x01(\x08\x12+\n\nframe_rate\x18\x07 \x01(\x0b\x32\x17.understudy.v1.Rational\x12\x16\n\x0e\x64\x65\x62ug_overlays\x18\x08 \x01(\x08\"\xc8\x01\n\x16\x45xtractFacesetResponse\x12\x0f\n\x07\x66\x61\x63\x65set\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\x03\x12\x13\n\x0b\x66rame_count\x18\x03 \x01(\x03\x12\x12\n\nface_count\x18\x04 \x01(\x03\x12\x1b\n\x13\x66rames_without_face\x18\x05 \x03(\x03\x12\x13\n\x0btrack_count\x18\x06 \x01(\x03\x12\x30\n\x0e\x64\x65\x62ug_manifest\x18\x07 \x01(\x0b\x32\x18.understudy.v1.ObjectRef\"\xef\x01\n\x15ReextractFacesRequest\x12\x0f\n\x07\x66\x61\x63\x65set\x18\x01 \x01(\t\x12)\n\x06ranges\x18\x02 \x03(\x0b\x32\x19.understudy.v1.FrameRange\x12\x14\n\x0conly_missing\x18\x03 \x01(\x08\x12\x31\n\x07options\x18\x04 \x01(\x0b\x32 .understudy.v1.ExtractionOptions\x12\x12\n\nrequest_id\x18\x05 \x01(\t\x12\x14\n\x0conly_trashed\x18\x06 \x01(\x08\x12\x16\n\x0ekeep_landmarks\x18\x07 \x01(\x08\x12\x0f\n\x07replace\x18\x08 \x01(\x08\"\x9a\x01\n\x16ReextractFacesResponse\x12\x0f\n\x07\x66\x61\x63\x65set\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\x03\x12\x13\n\x0b\x66rame_count\x18\x03 \x01(\x03\x12\x13\n\x0b\x61\x64\x64\x65\x64_count\x18\x04 \x01(\x03\x12\x16\n\x0ereplaced_count\x18\x05 \x01(\x03\x12\x1b\n\x13\x66rames_without_face\x18\x06 \x03(\x03\"P\n\x12SmoothFacesRequest\x12\x0f\n\x07\x66\x61\x63\x65set\x18\x01 \x01(\t\x12\x15\n\rradius_frames\x18\x02 \x01(\x05\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"f\n\x13SmoothFacesResponse\x12\x0f\n\x07\x66\x61\x63\x65set\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\x03\x12\x16\n\x0esmoothed_count\x18\x03 \x01(\x03\x12\x14\n\x0cmoved_rms_px\x18\x04 \x01(\x01\"\xaa\x01\n\x13SelectPersonRequest\x12\x0f\n\x07\x66\x61\x63\x65set\x18\x01 \x01(\t\x12\x11\n\ttrack_ids\x18\x02 \x03(\t\x12+\n\treference\x18\x03 \x01(\x0b\x32\x18.understudy.v1.ObjectRef\x12\x1b\n\x0emin_similarity\x18\x04 \x01(\x01H\x00\x88\x01\x01\x12\x12\n\nrequest_id\x18\x05 \x01(\tB\x11\n\x0f_min_similarity\"Y\n\x0fTrackSimilarity\x12\x10\n\x08track_id\x18\x01 \x01(\t\x12\x12\n\nface_count\x18\x02 \x01(\x03\x12\x12\n\nsimilarity\x18\x03 \x01(\x01\x12\x0c\n\x04kept\x18\x04 \x01(\x08\"\x94\x01\n\x14SelectPersonResponse\x12\x0f\n\x07\x66\x61\x63\x65set\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\x03\x12\x12\n\nkept_count\x18\x03 \x01(\x03\x12\x15\n\rtrashed_count\x18\x04 \x01(\x03\x12.\n\x06tracks\x18\x05 \x03(\x0b\x32\x1e.understudy.v1.TrackSimilarity\"d\n\x12RenderDebugRequest\x12\x0f\n\x07\x66\x61\x63\x65set\x18\x01 \x01(\t\x12)\n\x06ranges\x18\x02 \x03(\x0b\x32\x19.understudy.v1.FrameRange\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"X\n\x13RenderDebugResponse\x12*\n\x08manifest\x18\x01 \x01(\x0b\x32\x18.understudy.v1.ObjectRef\x12\x15\n\rpicture_count\x18\x02 \x01(\x03*]\n\x0bImageFormat\x12\x1c\n\x18IMAGE_FORMAT_UNSPECIFIED\x10\x00\x12\x15\n\x11IMAGE_FORMAT_JPEG\x10\x01\x12\x19\n\x15IMAGE_FORMAT_LOSSLESS\x10\x02\x32\xcf\x04\n\x0b\x46\x61\x63\x65Service\x12T\n\x0b\x44\x65tectFaces\x12!.understudy.v1.DetectFacesRequest\x1a\".understudy.v1.DetectFacesResponse\x12G\n\tAlignFace\x12\x1f.understudy.v1.AlignFaceRequest\x1a\x19.understudy.v1.FaceRecord\x12U\n\x0e\x45xtractFaceset\x12$.understudy.v1.ExtractFacesetRequest\x1a\x1d.google.longrunning.Operation\x12U\n\x0eReextractFaces\x12$.understudy.v1.ReextractFacesRequest\x1a\x1d.google.longrunning.Operation\x12O\n\x0bSmoothFaces\x12!.understudy.v1.SmoothFacesRequest\x1a\x1d.google.longrunning.Operation\x12Q\n\x0cSelectPerson\x12\".understudy.v1.SelectPersonRequest\x1a\x1d.google.longrunning.Operation\x12O\n\x0bRenderDebug\x12!.understudy.v1.RenderDebugRequest\x1a\x1d.google.longrunning.Operationb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'understudy.v1.face_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_IMAGEFORMAT']._serialized_start=2820
+  _globals['_IMAGEFORMAT']._serialized_end=2913
   _globals['_EXTRACTIONOPTIONS']._serialized_start=143
-  _globals['_EXTRACTIONOPTIONS']._serialized_end=392
-  _globals['_DETECTEDFACE']._serialized_start=394
-  _globals['_DETECTEDFACE']._serialized_end=520
-  _globals['_DETECTFACESREQUEST']._serialized_start=523
-  _globals['_DETECTFACESREQUEST']._serialized_end=652
-  _globals['_DETECTEDFACES']._serialized_start=654
-  _globals['_DETECTEDFACES']._serialized_end=713
-  _globals['_DETECTFACESRESPONSE']._serialized_start=715
-  _globals['_DETECTFACESRESPONSE']._serialized_end=782
-  _globals['_ALIGNFACEREQUEST']._serialized_start=785
-  _globals['_ALIGNFACEREQUEST']._serialized_end=916
-  _globals['_EXTRACTFACESETREQUEST']._serialized_start=919
-  _globals['_EXTRACTFACESETREQUEST']._serialized_end=1110
-  _globals['_EXTRACTFACESETRESPONSE']._serialized_start=1113
-  _globals['_EXTRACTFACESETRESPONSE']._serialized_end=1242
-  _globals['_REEXTRACTFACESREQUEST']._serialized_start=1245
-  _globals['_REEXTRACTFACESREQUEST']._serialized_end=1421
-  _globals['_RENDERDEBUGREQUEST']._serialized_start=1423
-  _globals['_RENDERDEBUGREQUEST']._serialized_end=1523
-  _globals['_RENDERDEBUGRESPONSE']._serialized_start=1525
-  _globals['_RENDERDEBUGRESPONSE']._serialized_end=1590
-  _globals['_FACESERVICE']._serialized_start=1593
-  _globals['_FACESERVICE']._serialized_end=2020
+  _globals['_EXTRACTIONOPTIONS']._serialized_end=442
+  _globals['_DETECTEDFACE']._serialized_start=444
+  _globals['_DETECTEDFACE']._serialized_end=570
+  _globals['_DETECTFACESREQUEST']._serialized_start=573
+  _globals['_DETECTFACESREQUEST']._serialized_end=702
+  _globals['_DETECTEDFACES']._serialized_start=704
+  _globals['_DETECTEDFACES']._serialized_end=763
+  _globals['_DETECTFACESRESPONSE']._serialized_start=765
+  _globals['_DETECTFACESRESPONSE']._serialized_end=832
+  _globals['_FACEPLACEMENT']._serialized_start=834
+  _globals['_FACEPLACEMENT']._serialized_end=926
+  _globals['_ALIGNFACEREQUEST']._serialized_start=929
+  _globals['_ALIGNFACEREQUEST']._serialized_end=1160
+  _globals['_EXTRACTFACESETREQUEST']._serialized_start=1163
+  _globals['_EXTRACTFACESETREQUEST']._serialized_end=1423
+  _globals['_EXTRACTFACESETRESPONSE']._serialized_start=1426
+  _globals['_EXTRACTFACESETRESPONSE']._serialized_end=1626
+  _globals['_REEXTRACTFACESREQUEST']._serialized_start=1629
+  _globals['_REEXTRACTFACESREQUEST']._serialized_end=1868
+  _globals['_REEXTRACTFACESRESPONSE']._serialized_start=1871
+  _globals['_REEXTRACTFACESRESPONSE']._serialized_end=2025
+  _globals['_SMOOTHFACESREQUEST']._serialized_start=2027
+  _globals['_SMOOTHFACESREQUEST']._serialized_end=2107
+  _globals['_SMOOTHFACESRESPONSE']._serialized_start=2109
+  _globals['_SMOOTHFACESRESPONSE']._serialized_end=2211
+  _globals['_SELECTPERSONREQUEST']._serialized_start=2214
+  _globals['_SELECTPERSONREQUEST']._serialized_end=2384
+  _globals['_TRACKSIMILARITY']._serialized_start=2386
+  _globals['_TRACKSIMILARITY']._serialized_end=2475
+  _globals['_SELECTPERSONRESPONSE']._serialized_start=2478
+  _globals['_SELECTPERSONRESPONSE']._serialized_end=2626
+  _globals['_RENDERDEBUGREQUEST']._serialized_start=2628
+  _globals['_RENDERDEBUGREQUEST']._serialized_end=2728
+  _globals['_RENDERDEBUGRESPONSE']._serialized_start=2730
+  _globals['_RENDERDEBUGRESPONSE']._serialized_end=2818
+  _globals['_FACESERVICE']._serialized_start=2916
+  _globals['_FACESERVICE']._serialized_end=3507
 # @@protoc_insertion_point(module_scope)

@@ -7,6 +7,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from understudy.v1 import common_pb2 as _common_pb2
 from understudy.v1 import face_pb2 as _face_pb2
 import builtins as _builtins
@@ -19,6 +20,30 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _ImageFormat:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ImageFormatEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ImageFormat.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    IMAGE_FORMAT_UNSPECIFIED: _ImageFormat.ValueType  # 0
+    """JPEG."""
+    IMAGE_FORMAT_JPEG: _ImageFormat.ValueType  # 1
+    """8 bits, small."""
+    IMAGE_FORMAT_LOSSLESS: _ImageFormat.ValueType  # 2
+    """As deep as the footage: PNG of 8 or 16 bits, OpenEXR for float."""
+
+class ImageFormat(_ImageFormat, metaclass=_ImageFormatEnumTypeWrapper):
+    """How aligned pictures are stored."""
+
+IMAGE_FORMAT_UNSPECIFIED: ImageFormat.ValueType  # 0
+"""JPEG."""
+IMAGE_FORMAT_JPEG: ImageFormat.ValueType  # 1
+"""8 bits, small."""
+IMAGE_FORMAT_LOSSLESS: ImageFormat.ValueType  # 2
+"""As deep as the footage: PNG of 8 or 16 bits, OpenEXR for float."""
+Global___ImageFormat: _TypeAlias = ImageFormat  # noqa: Y015
 
 @_typing.final
 class ExtractionOptions(_message.Message):
@@ -35,6 +60,7 @@ class ExtractionOptions(_message.Message):
     MIN_FACE_PX_FIELD_NUMBER: _builtins.int
     JPEG_QUALITY_FIELD_NUMBER: _builtins.int
     MIN_SCORE_FIELD_NUMBER: _builtins.int
+    IMAGE_FORMAT_FIELD_NUMBER: _builtins.int
     detector: _builtins.str
     """Registry name of the detector; empty for the default."""
     landmarker: _builtins.str
@@ -48,11 +74,13 @@ class ExtractionOptions(_message.Message):
     max_faces_per_frame: _builtins.int
     """Largest faces kept a frame; 0 for all."""
     min_face_px: _builtins.int
-    """Faces with a smaller box side are ignored; 0 for the default."""
+    """Faces with a smaller box side are ignored; 0 for the detector's default. The larger, the quicker."""
     jpeg_quality: _builtins.int
     """1 to 100; 0 means 90."""
     min_score: _builtins.float
     """Detections with a lower score are ignored, 0 to 1; unset for the detector's default."""
+    image_format: Global___ImageFormat.ValueType
+    """How aligned pictures are stored; unspecified means JPEG."""
     def __init__(
         self,
         *,
@@ -65,10 +93,11 @@ class ExtractionOptions(_message.Message):
         min_face_px: _builtins.int = ...,
         jpeg_quality: _builtins.int = ...,
         min_score: _builtins.float | None = ...,
+        image_format: Global___ImageFormat.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_min_score", b"_min_score", "min_score", b"min_score"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_min_score", b"_min_score", "detector", b"detector", "face_type", b"face_type", "jpeg_quality", b"jpeg_quality", "landmarker", b"landmarker", "max_faces_per_frame", b"max_faces_per_frame", "min_face_px", b"min_face_px", "min_score", b"min_score", "native_size", b"native_size", "size_px", b"size_px"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_min_score", b"_min_score", "detector", b"detector", "face_type", b"face_type", "image_format", b"image_format", "jpeg_quality", b"jpeg_quality", "landmarker", b"landmarker", "max_faces_per_frame", b"max_faces_per_frame", "min_face_px", b"min_face_px", "min_score", b"min_score", "native_size", b"native_size", "size_px", b"size_px"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__min_score: _TypeAlias = _typing.Literal["min_score"]  # noqa: Y015
     _WhichOneofArgType__min_score: _TypeAlias = _typing.Literal["_min_score", b"_min_score"]  # noqa: Y015
@@ -203,6 +232,40 @@ class DetectFacesResponse(_message.Message):
 Global___DetectFacesResponse: _TypeAlias = DetectFacesResponse  # noqa: Y015
 
 @_typing.final
+class FacePlacement(_message.Message):
+    """A face as a person places it with move, scale and rotate: where the mean face goes."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CENTER_X_PX_FIELD_NUMBER: _builtins.int
+    CENTER_Y_PX_FIELD_NUMBER: _builtins.int
+    SIDE_PX_FIELD_NUMBER: _builtins.int
+    ROLL_DEG_FIELD_NUMBER: _builtins.int
+    center_x_px: _builtins.float
+    """Middle of the mean face (between brows and mouth) in frame pixels."""
+    center_y_px: _builtins.float
+    """See `center_x_px`."""
+    side_px: _builtins.float
+    """Side of the square around brows and mouth, in frame pixels; over 0."""
+    roll_deg: _builtins.float
+    """Degrees, positive is clockwise in the image."""
+    def __init__(
+        self,
+        *,
+        center_x_px: _builtins.float = ...,
+        center_y_px: _builtins.float = ...,
+        side_px: _builtins.float = ...,
+        roll_deg: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["center_x_px", b"center_x_px", "center_y_px", b"center_y_px", "roll_deg", b"roll_deg", "side_px", b"side_px"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FacePlacement: _TypeAlias = FacePlacement  # noqa: Y015
+
+@_typing.final
 class AlignFaceRequest(_message.Message):
     """Align one face by hand."""
 
@@ -214,6 +277,8 @@ class AlignFaceRequest(_message.Message):
     LANDMARKS_PX_FIELD_NUMBER: _builtins.int
     SNAP_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    PLACEMENT_FIELD_NUMBER: _builtins.int
+    OPTIONS_FIELD_NUMBER: _builtins.int
     faceset: _builtins.str
     """`projects/p/facesets/f`."""
     frame_number: _builtins.int
@@ -226,7 +291,15 @@ class AlignFaceRequest(_message.Message):
     """Idempotency."""
     @_builtins.property
     def landmarks_px(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
-        """68 points in frame pixels, set by a person."""
+        """x0, y0, ... x67, y67 in frame pixels, set by a person. Either these or `placement`."""
+
+    @_builtins.property
+    def placement(self) -> Global___FacePlacement:
+        """Where the mean face goes, for a face that no network sees. Either this or `landmarks_px`."""
+
+    @_builtins.property
+    def options(self) -> Global___ExtractionOptions:
+        """Type, size and format of the crop; those of the faceset when unset."""
 
     def __init__(
         self,
@@ -237,10 +310,12 @@ class AlignFaceRequest(_message.Message):
         landmarks_px: _abc.Iterable[_builtins.float] | None = ...,
         snap: _builtins.bool = ...,
         request_id: _builtins.str = ...,
+        placement: Global___FacePlacement | None = ...,
+        options: Global___ExtractionOptions | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["options", b"options", "placement", b"placement"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["faceset", b"faceset", "frame_number", b"frame_number", "landmarks_px", b"landmarks_px", "replaces", b"replaces", "request_id", b"request_id", "snap", b"snap"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["faceset", b"faceset", "frame_number", b"frame_number", "landmarks_px", b"landmarks_px", "options", b"options", "placement", b"placement", "replaces", b"replaces", "request_id", b"request_id", "snap", b"snap"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -258,6 +333,8 @@ class ExtractFacesetRequest(_message.Message):
     OPTIONS_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     SKIP_CACHE_FIELD_NUMBER: _builtins.int
+    FRAME_RATE_FIELD_NUMBER: _builtins.int
+    DEBUG_OVERLAYS_FIELD_NUMBER: _builtins.int
     clip: _builtins.str
     """`projects/p/clips/c`."""
     faceset_id: _builtins.str
@@ -266,6 +343,8 @@ class ExtractFacesetRequest(_message.Message):
     """Idempotency."""
     skip_cache: _builtins.bool
     """Compute even when equal work is found done."""
+    debug_overlays: _builtins.bool
+    """Also keep a picture of every frame with boxes, landmarks, mask and crop drawn in."""
     @_builtins.property
     def ranges(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.FrameRange]:
         """Which frames; all when empty."""
@@ -273,6 +352,10 @@ class ExtractFacesetRequest(_message.Message):
     @_builtins.property
     def options(self) -> Global___ExtractionOptions:
         """How."""
+
+    @_builtins.property
+    def frame_rate(self) -> _common_pb2.Rational:
+        """Frames a second to look at, evenly chosen from the footage (for src); unset for every frame (for dst)."""
 
     def __init__(
         self,
@@ -283,10 +366,12 @@ class ExtractFacesetRequest(_message.Message):
         options: Global___ExtractionOptions | None = ...,
         request_id: _builtins.str = ...,
         skip_cache: _builtins.bool = ...,
+        frame_rate: _common_pb2.Rational | None = ...,
+        debug_overlays: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["options", b"options"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["frame_rate", b"frame_rate", "options", b"options"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["clip", b"clip", "faceset_id", b"faceset_id", "options", b"options", "ranges", b"ranges", "request_id", b"request_id", "skip_cache", b"skip_cache"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["clip", b"clip", "debug_overlays", b"debug_overlays", "faceset_id", b"faceset_id", "frame_rate", b"frame_rate", "options", b"options", "ranges", b"ranges", "request_id", b"request_id", "skip_cache", b"skip_cache"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -303,6 +388,8 @@ class ExtractFacesetResponse(_message.Message):
     FRAME_COUNT_FIELD_NUMBER: _builtins.int
     FACE_COUNT_FIELD_NUMBER: _builtins.int
     FRAMES_WITHOUT_FACE_FIELD_NUMBER: _builtins.int
+    TRACK_COUNT_FIELD_NUMBER: _builtins.int
+    DEBUG_MANIFEST_FIELD_NUMBER: _builtins.int
     faceset: _builtins.str
     """`projects/p/facesets/f`."""
     revision: _builtins.int
@@ -311,9 +398,15 @@ class ExtractFacesetResponse(_message.Message):
     """Frames looked at."""
     face_count: _builtins.int
     """Faces found."""
+    track_count: _builtins.int
+    """Tracks: faces that belong together through a shot."""
     @_builtins.property
     def frames_without_face(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Frames in which no face was found, the first thousand."""
+
+    @_builtins.property
+    def debug_manifest(self) -> _common_pb2.ObjectRef:
+        """Lists the debug pictures by frame number; unset when none were asked for."""
 
     def __init__(
         self,
@@ -323,10 +416,12 @@ class ExtractFacesetResponse(_message.Message):
         frame_count: _builtins.int = ...,
         face_count: _builtins.int = ...,
         frames_without_face: _abc.Iterable[_builtins.int] | None = ...,
+        track_count: _builtins.int = ...,
+        debug_manifest: _common_pb2.ObjectRef | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["debug_manifest", b"debug_manifest"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["face_count", b"face_count", "faceset", b"faceset", "frame_count", b"frame_count", "frames_without_face", b"frames_without_face", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["debug_manifest", b"debug_manifest", "face_count", b"face_count", "faceset", b"faceset", "frame_count", b"frame_count", "frames_without_face", b"frames_without_face", "revision", b"revision", "track_count", b"track_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -334,7 +429,9 @@ Global___ExtractFacesetResponse: _TypeAlias = ExtractFacesetResponse  # noqa: Y0
 
 @_typing.final
 class ReextractFacesRequest(_message.Message):
-    """Extract again: chosen frames, another type or size."""
+    """Extract again: chosen frames, frames with no face, deleted faces; or every face at another type or size. What is found again is a new
+    revision; faces that the request does not mean stay as they are.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -343,19 +440,28 @@ class ReextractFacesRequest(_message.Message):
     ONLY_MISSING_FIELD_NUMBER: _builtins.int
     OPTIONS_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    ONLY_TRASHED_FIELD_NUMBER: _builtins.int
+    KEEP_LANDMARKS_FIELD_NUMBER: _builtins.int
+    REPLACE_FIELD_NUMBER: _builtins.int
     faceset: _builtins.str
     """`projects/p/facesets/f`."""
     only_missing: _builtins.bool
     """Only frames that have no face."""
     request_id: _builtins.str
     """Idempotency."""
+    only_trashed: _builtins.bool
+    """Only frames that hold a face in the trash: what is found in its place takes it out of there."""
+    keep_landmarks: _builtins.bool
+    """Do not look again: cut every face out again by the landmarks it has, at the type, size and format of `options`."""
+    replace: _builtins.bool
+    """A face found again takes the place of the one that lies there; otherwise only faces are added where there was none."""
     @_builtins.property
     def ranges(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.FrameRange]:
         """Which frames; all when empty."""
 
     @_builtins.property
     def options(self) -> Global___ExtractionOptions:
-        """How."""
+        """How. Type, size and format default to those of the faceset."""
 
     def __init__(
         self,
@@ -365,14 +471,243 @@ class ReextractFacesRequest(_message.Message):
         only_missing: _builtins.bool = ...,
         options: Global___ExtractionOptions | None = ...,
         request_id: _builtins.str = ...,
+        only_trashed: _builtins.bool = ...,
+        keep_landmarks: _builtins.bool = ...,
+        replace: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["options", b"options"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["faceset", b"faceset", "only_missing", b"only_missing", "options", b"options", "ranges", b"ranges", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["faceset", b"faceset", "keep_landmarks", b"keep_landmarks", "only_missing", b"only_missing", "only_trashed", b"only_trashed", "options", b"options", "ranges", b"ranges", "replace", b"replace", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ReextractFacesRequest: _TypeAlias = ReextractFacesRequest  # noqa: Y015
+
+@_typing.final
+class ReextractFacesResponse(_message.Message):
+    """What came of it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FACESET_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    FRAME_COUNT_FIELD_NUMBER: _builtins.int
+    ADDED_COUNT_FIELD_NUMBER: _builtins.int
+    REPLACED_COUNT_FIELD_NUMBER: _builtins.int
+    FRAMES_WITHOUT_FACE_FIELD_NUMBER: _builtins.int
+    faceset: _builtins.str
+    """`projects/p/facesets/f`."""
+    revision: _builtins.int
+    """The new revision; the one in force when nothing changed."""
+    frame_count: _builtins.int
+    """Frames looked at."""
+    added_count: _builtins.int
+    """Faces that the faceset had not."""
+    replaced_count: _builtins.int
+    """Faces that took the place of others."""
+    @_builtins.property
+    def frames_without_face(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Frames looked at in which no face was found, the first thousand."""
+
+    def __init__(
+        self,
+        *,
+        faceset: _builtins.str = ...,
+        revision: _builtins.int = ...,
+        frame_count: _builtins.int = ...,
+        added_count: _builtins.int = ...,
+        replaced_count: _builtins.int = ...,
+        frames_without_face: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["added_count", b"added_count", "faceset", b"faceset", "frame_count", b"frame_count", "frames_without_face", b"frames_without_face", "replaced_count", b"replaced_count", "revision", b"revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReextractFacesResponse: _TypeAlias = ReextractFacesResponse  # noqa: Y015
+
+@_typing.final
+class SmoothFacesRequest(_message.Message):
+    """Steady the landmarks of every track in time and cut the faces out again."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FACESET_FIELD_NUMBER: _builtins.int
+    RADIUS_FRAMES_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    faceset: _builtins.str
+    """`projects/p/facesets/f`."""
+    radius_frames: _builtins.int
+    """How far to look before and after, in frames, 1 to 30; 0 for the default. Fast motion is kept whatever it is."""
+    request_id: _builtins.str
+    """Idempotency."""
+    def __init__(
+        self,
+        *,
+        faceset: _builtins.str = ...,
+        radius_frames: _builtins.int = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["faceset", b"faceset", "radius_frames", b"radius_frames", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SmoothFacesRequest: _TypeAlias = SmoothFacesRequest  # noqa: Y015
+
+@_typing.final
+class SmoothFacesResponse(_message.Message):
+    """What came of it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FACESET_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    SMOOTHED_COUNT_FIELD_NUMBER: _builtins.int
+    MOVED_RMS_PX_FIELD_NUMBER: _builtins.int
+    faceset: _builtins.str
+    """`projects/p/facesets/f`."""
+    revision: _builtins.int
+    """The new revision."""
+    smoothed_count: _builtins.int
+    """Faces whose landmarks moved."""
+    moved_rms_px: _builtins.float
+    """How far they moved, root mean square, in pixels of the frame."""
+    def __init__(
+        self,
+        *,
+        faceset: _builtins.str = ...,
+        revision: _builtins.int = ...,
+        smoothed_count: _builtins.int = ...,
+        moved_rms_px: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["faceset", b"faceset", "moved_rms_px", b"moved_rms_px", "revision", b"revision", "smoothed_count", b"smoothed_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SmoothFacesResponse: _TypeAlias = SmoothFacesResponse  # noqa: Y015
+
+@_typing.final
+class SelectPersonRequest(_message.Message):
+    """Keep one person; all other faces go to the trash, from where they can come back."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FACESET_FIELD_NUMBER: _builtins.int
+    TRACK_IDS_FIELD_NUMBER: _builtins.int
+    REFERENCE_FIELD_NUMBER: _builtins.int
+    MIN_SIMILARITY_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    faceset: _builtins.str
+    """`projects/p/facesets/f`."""
+    min_similarity: _builtins.float
+    """How alike a track must be to the reference, 0 to 1; unset for the default."""
+    request_id: _builtins.str
+    """Idempotency."""
+    @_builtins.property
+    def track_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Tracks to keep. Either these or `reference`."""
+
+    @_builtins.property
+    def reference(self) -> _common_pb2.ObjectRef:
+        """A picture of the person; its largest face counts."""
+
+    def __init__(
+        self,
+        *,
+        faceset: _builtins.str = ...,
+        track_ids: _abc.Iterable[_builtins.str] | None = ...,
+        reference: _common_pb2.ObjectRef | None = ...,
+        min_similarity: _builtins.float | None = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_min_similarity", b"_min_similarity", "min_similarity", b"min_similarity", "reference", b"reference"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_min_similarity", b"_min_similarity", "faceset", b"faceset", "min_similarity", b"min_similarity", "reference", b"reference", "request_id", b"request_id", "track_ids", b"track_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__min_similarity: _TypeAlias = _typing.Literal["min_similarity"]  # noqa: Y015
+    _WhichOneofArgType__min_similarity: _TypeAlias = _typing.Literal["_min_similarity", b"_min_similarity"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__min_similarity) -> _WhichOneofReturnType__min_similarity | None: ...
+
+Global___SelectPersonRequest: _TypeAlias = SelectPersonRequest  # noqa: Y015
+
+@_typing.final
+class TrackSimilarity(_message.Message):
+    """One track as it compares with the reference."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TRACK_ID_FIELD_NUMBER: _builtins.int
+    FACE_COUNT_FIELD_NUMBER: _builtins.int
+    SIMILARITY_FIELD_NUMBER: _builtins.int
+    KEPT_FIELD_NUMBER: _builtins.int
+    track_id: _builtins.str
+    """Track."""
+    face_count: _builtins.int
+    """Faces in it."""
+    similarity: _builtins.float
+    """0 to 1; 0 when tracks were named."""
+    kept: _builtins.bool
+    """Whether it was kept."""
+    def __init__(
+        self,
+        *,
+        track_id: _builtins.str = ...,
+        face_count: _builtins.int = ...,
+        similarity: _builtins.float = ...,
+        kept: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["face_count", b"face_count", "kept", b"kept", "similarity", b"similarity", "track_id", b"track_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TrackSimilarity: _TypeAlias = TrackSimilarity  # noqa: Y015
+
+@_typing.final
+class SelectPersonResponse(_message.Message):
+    """What came of it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FACESET_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    KEPT_COUNT_FIELD_NUMBER: _builtins.int
+    TRASHED_COUNT_FIELD_NUMBER: _builtins.int
+    TRACKS_FIELD_NUMBER: _builtins.int
+    faceset: _builtins.str
+    """`projects/p/facesets/f`."""
+    revision: _builtins.int
+    """The new revision; the one in force when nothing changed."""
+    kept_count: _builtins.int
+    """Faces kept."""
+    trashed_count: _builtins.int
+    """Faces that went to the trash."""
+    @_builtins.property
+    def tracks(self) -> _containers.RepeatedCompositeFieldContainer[Global___TrackSimilarity]:
+        """Most alike first, at most a thousand."""
+
+    def __init__(
+        self,
+        *,
+        faceset: _builtins.str = ...,
+        revision: _builtins.int = ...,
+        kept_count: _builtins.int = ...,
+        trashed_count: _builtins.int = ...,
+        tracks: _abc.Iterable[Global___TrackSimilarity] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["faceset", b"faceset", "kept_count", b"kept_count", "revision", b"revision", "tracks", b"tracks", "trashed_count", b"trashed_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SelectPersonResponse: _TypeAlias = SelectPersonResponse  # noqa: Y015
 
 @_typing.final
 class RenderDebugRequest(_message.Message):
@@ -413,18 +748,22 @@ class RenderDebugResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     MANIFEST_FIELD_NUMBER: _builtins.int
+    PICTURE_COUNT_FIELD_NUMBER: _builtins.int
+    picture_count: _builtins.int
+    """How many."""
     @_builtins.property
     def manifest(self) -> _common_pb2.ObjectRef:
-        """Lists the pictures by frame number."""
+        """JSON that lists the pictures by frame number."""
 
     def __init__(
         self,
         *,
         manifest: _common_pb2.ObjectRef | None = ...,
+        picture_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["manifest", b"manifest"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["manifest", b"manifest"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["manifest", b"manifest", "picture_count", b"picture_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -57,6 +57,16 @@ class FaceServiceStub:
                 request_serializer=understudy_dot_v1_dot_face__service__pb2.ReextractFacesRequest.SerializeToString,
                 response_deserializer=google_dot_longrunning_dot_operations__pb2.Operation.FromString,
                 _registered_method=True)
+        self.SmoothFaces = channel.unary_unary(
+                '/understudy.v1.FaceService/SmoothFaces',
+                request_serializer=understudy_dot_v1_dot_face__service__pb2.SmoothFacesRequest.SerializeToString,
+                response_deserializer=google_dot_longrunning_dot_operations__pb2.Operation.FromString,
+                _registered_method=True)
+        self.SelectPerson = channel.unary_unary(
+                '/understudy.v1.FaceService/SelectPerson',
+                request_serializer=understudy_dot_v1_dot_face__service__pb2.SelectPersonRequest.SerializeToString,
+                response_deserializer=google_dot_longrunning_dot_operations__pb2.Operation.FromString,
+                _registered_method=True)
         self.RenderDebug = channel.unary_unary(
                 '/understudy.v1.FaceService/RenderDebug',
                 request_serializer=understudy_dot_v1_dot_face__service__pb2.RenderDebugRequest.SerializeToString,
@@ -90,7 +100,21 @@ class FaceServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ReextractFaces(self, request, context):
-        """Extracts again. Response ExtractFacesetResponse, metadata OperationMetadata.
+        """Extracts again. Response ReextractFacesResponse, metadata OperationMetadata.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SmoothFaces(self, request, context):
+        """Steadies landmarks in time. Response SmoothFacesResponse, metadata OperationMetadata.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SelectPerson(self, request, context):
+        """Keeps one person. Response SelectPersonResponse, metadata OperationMetadata.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -124,6 +148,16 @@ def add_FaceServiceServicer_to_server(servicer, server):
             'ReextractFaces': grpc.unary_unary_rpc_method_handler(
                     servicer.ReextractFaces,
                     request_deserializer=understudy_dot_v1_dot_face__service__pb2.ReextractFacesRequest.FromString,
+                    response_serializer=google_dot_longrunning_dot_operations__pb2.Operation.SerializeToString,
+            ),
+            'SmoothFaces': grpc.unary_unary_rpc_method_handler(
+                    servicer.SmoothFaces,
+                    request_deserializer=understudy_dot_v1_dot_face__service__pb2.SmoothFacesRequest.FromString,
+                    response_serializer=google_dot_longrunning_dot_operations__pb2.Operation.SerializeToString,
+            ),
+            'SelectPerson': grpc.unary_unary_rpc_method_handler(
+                    servicer.SelectPerson,
+                    request_deserializer=understudy_dot_v1_dot_face__service__pb2.SelectPersonRequest.FromString,
                     response_serializer=google_dot_longrunning_dot_operations__pb2.Operation.SerializeToString,
             ),
             'RenderDebug': grpc.unary_unary_rpc_method_handler(
@@ -240,6 +274,60 @@ class FaceService:
             target,
             '/understudy.v1.FaceService/ReextractFaces',
             understudy_dot_v1_dot_face__service__pb2.ReextractFacesRequest.SerializeToString,
+            google_dot_longrunning_dot_operations__pb2.Operation.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SmoothFaces(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/understudy.v1.FaceService/SmoothFaces',
+            understudy_dot_v1_dot_face__service__pb2.SmoothFacesRequest.SerializeToString,
+            google_dot_longrunning_dot_operations__pb2.Operation.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SelectPerson(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/understudy.v1.FaceService/SelectPerson',
+            understudy_dot_v1_dot_face__service__pb2.SelectPersonRequest.SerializeToString,
             google_dot_longrunning_dot_operations__pb2.Operation.FromString,
             options,
             channel_credentials,

@@ -42,7 +42,11 @@ class FaceServiceStub:
     ExtractFaceset: _grpc.UnaryUnaryMultiCallable[_face_service_pb2.ExtractFacesetRequest, _operations_pb2.Operation]
     """Extracts a faceset from a clip. Response ExtractFacesetResponse, metadata OperationMetadata."""
     ReextractFaces: _grpc.UnaryUnaryMultiCallable[_face_service_pb2.ReextractFacesRequest, _operations_pb2.Operation]
-    """Extracts again. Response ExtractFacesetResponse, metadata OperationMetadata."""
+    """Extracts again. Response ReextractFacesResponse, metadata OperationMetadata."""
+    SmoothFaces: _grpc.UnaryUnaryMultiCallable[_face_service_pb2.SmoothFacesRequest, _operations_pb2.Operation]
+    """Steadies landmarks in time. Response SmoothFacesResponse, metadata OperationMetadata."""
+    SelectPerson: _grpc.UnaryUnaryMultiCallable[_face_service_pb2.SelectPersonRequest, _operations_pb2.Operation]
+    """Keeps one person. Response SelectPersonResponse, metadata OperationMetadata."""
     RenderDebug: _grpc.UnaryUnaryMultiCallable[_face_service_pb2.RenderDebugRequest, _operations_pb2.Operation]
     """Draws landmarks, boxes and masks on frames. Response RenderDebugResponse, metadata OperationMetadata."""
 
@@ -58,7 +62,11 @@ class FaceServiceAsyncStub(FaceServiceStub):
     ExtractFaceset: _aio.UnaryUnaryMultiCallable[_face_service_pb2.ExtractFacesetRequest, _operations_pb2.Operation]  # type: ignore[assignment]
     """Extracts a faceset from a clip. Response ExtractFacesetResponse, metadata OperationMetadata."""
     ReextractFaces: _aio.UnaryUnaryMultiCallable[_face_service_pb2.ReextractFacesRequest, _operations_pb2.Operation]  # type: ignore[assignment]
-    """Extracts again. Response ExtractFacesetResponse, metadata OperationMetadata."""
+    """Extracts again. Response ReextractFacesResponse, metadata OperationMetadata."""
+    SmoothFaces: _aio.UnaryUnaryMultiCallable[_face_service_pb2.SmoothFacesRequest, _operations_pb2.Operation]  # type: ignore[assignment]
+    """Steadies landmarks in time. Response SmoothFacesResponse, metadata OperationMetadata."""
+    SelectPerson: _aio.UnaryUnaryMultiCallable[_face_service_pb2.SelectPersonRequest, _operations_pb2.Operation]  # type: ignore[assignment]
+    """Keeps one person. Response SelectPersonResponse, metadata OperationMetadata."""
     RenderDebug: _aio.UnaryUnaryMultiCallable[_face_service_pb2.RenderDebugRequest, _operations_pb2.Operation]  # type: ignore[assignment]
     """Draws landmarks, boxes and masks on frames. Response RenderDebugResponse, metadata OperationMetadata."""
 
@@ -91,7 +99,21 @@ class FaceServiceServicer:
         request: _face_service_pb2.ReextractFacesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_operations_pb2.Operation, _abc.Awaitable[_operations_pb2.Operation]]:
-        """Extracts again. Response ExtractFacesetResponse, metadata OperationMetadata."""
+        """Extracts again. Response ReextractFacesResponse, metadata OperationMetadata."""
+
+    def SmoothFaces(
+        self,
+        request: _face_service_pb2.SmoothFacesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_operations_pb2.Operation, _abc.Awaitable[_operations_pb2.Operation]]:
+        """Steadies landmarks in time. Response SmoothFacesResponse, metadata OperationMetadata."""
+
+    def SelectPerson(
+        self,
+        request: _face_service_pb2.SelectPersonRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_operations_pb2.Operation, _abc.Awaitable[_operations_pb2.Operation]]:
+        """Keeps one person. Response SelectPersonResponse, metadata OperationMetadata."""
 
     def RenderDebug(
         self,

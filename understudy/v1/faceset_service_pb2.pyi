@@ -219,7 +219,7 @@ class Face(_message.Message):
     """Position in the revision's order, from 0."""
     @_builtins.property
     def record(self) -> _face_pb2.FaceRecord:
-        """The sidecar. In BASIC view only face_id, source, pose, sharpness, brightness and image are set."""
+        """The sidecar. In BASIC view only face_id, source, pose, sharpness, brightness, image, track_id and person are set."""
 
     def __init__(
         self,

@@ -426,7 +426,7 @@ class GetFrameResponse(_message.Message):
     """A JPEG under 256 KiB; empty when it would be larger or full size was asked."""
     @_builtins.property
     def image(self) -> _common_pb2.ObjectRef:
-        """Full-size PNG in the store; set when full size was asked."""
+        """Full-size picture in the store (PNG; OpenEXR where the footage is float); set when full size was asked."""
 
     @_builtins.property
     def time(self) -> _duration_pb2.Duration:
@@ -462,18 +462,18 @@ class ExtractFramesRequest(_message.Message):
     clip: _builtins.str
     """`projects/p/clips/c`."""
     format: _builtins.str
-    """`png`, `jpg`, `exr`, `tiff`."""
+    """`png` (the default), `jpg`, `tif`, `exr`, `dpx`."""
     jpeg_quality: _builtins.int
     """1 to 100, for JPEG."""
     request_id: _builtins.str
     """Idempotency."""
     @_builtins.property
     def ranges(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.FrameRange]:
-        """Which; all when empty."""
+        """Which; all when empty. A scene of DetectScenes is a range."""
 
     @_builtins.property
     def frame_rate(self) -> _common_pb2.Rational:
-        """Frames a second to keep; unset for all."""
+        """Frames a second to keep, evenly chosen; unset for all."""
 
     def __init__(
         self,
@@ -505,7 +505,7 @@ class ExtractFramesResponse(_message.Message):
     """How many."""
     @_builtins.property
     def manifest(self) -> _common_pb2.ObjectRef:
-        """Lists the pictures by frame number."""
+        """JSON that lists the pictures by frame number; a clip can be made of it (media type application/vnd.understudy.sequence+json)."""
 
     def __init__(
         self,

@@ -22,10 +22,11 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import empty_pb2 as google_dot_protobuf_dot_empty__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#understudy/v1/project_service.proto\x12\runderstudy.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x80\x02\n\x07Project\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12\x32\n\x06labels\x18\x03 \x03(\x0b\x32\".understudy.v1.Project.LabelsEntry\x12/\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x64\x65lete_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x65tag\x18\x06 \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"g\n\x14\x43reateProjectRequest\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12\'\n\x07project\x18\x02 \x01(\x0b\x32\x16.understudy.v1.Project\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"!\n\x11GetProjectRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"R\n\x13ListProjectsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x14\n\x0cshow_deleted\x18\x03 \x01(\x08\"Y\n\x14ListProjectsResponse\x12(\n\x08projects\x18\x01 \x03(\x0b\x32\x16.understudy.v1.Project\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"2\n\x14\x44\x65leteProjectRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\"&\n\x16UndeleteProjectRequest\x12\x0c\n\x04name\x18\x01 \x01(\t2\x9f\x03\n\x0eProjectService\x12L\n\rCreateProject\x12#.understudy.v1.CreateProjectRequest\x1a\x16.understudy.v1.Project\x12\x46\n\nGetProject\x12 .understudy.v1.GetProjectRequest\x1a\x16.understudy.v1.Project\x12W\n\x0cListProjects\x12\".understudy.v1.ListProjectsRequest\x1a#.understudy.v1.ListProjectsResponse\x12L\n\rDeleteProject\x12#.understudy.v1.DeleteProjectRequest\x1a\x16.understudy.v1.Project\x12P\n\x0fUndeleteProject\x12%.understudy.v1.UndeleteProjectRequest\x1a\x16.understudy.v1.Projectb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#understudy/v1/project_service.proto\x12\runderstudy.v1\x1a\x1bgoogle/protobuf/empty.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x80\x02\n\x07Project\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12\x32\n\x06labels\x18\x03 \x03(\x0b\x32\".understudy.v1.Project.LabelsEntry\x12/\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x64\x65lete_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x65tag\x18\x06 \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"g\n\x14\x43reateProjectRequest\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12\'\n\x07project\x18\x02 \x01(\x0b\x32\x16.understudy.v1.Project\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"!\n\x11GetProjectRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"R\n\x13ListProjectsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x14\n\x0cshow_deleted\x18\x03 \x01(\x08\"Y\n\x14ListProjectsResponse\x12(\n\x08projects\x18\x01 \x03(\x0b\x32\x16.understudy.v1.Project\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"2\n\x14\x44\x65leteProjectRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\"&\n\x16UndeleteProjectRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"?\n\x13PurgeProjectRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x1a\n\x12\x63onfirm_project_id\x18\x02 \x01(\t2\xeb\x03\n\x0eProjectService\x12L\n\rCreateProject\x12#.understudy.v1.CreateProjectRequest\x1a\x16.understudy.v1.Project\x12\x46\n\nGetProject\x12 .understudy.v1.GetProjectRequest\x1a\x16.understudy.v1.Project\x12W\n\x0cListProjects\x12\".understudy.v1.ListProjectsRequest\x1a#.understudy.v1.ListProjectsResponse\x12L\n\rDeleteProject\x12#.understudy.v1.DeleteProjectRequest\x1a\x16.understudy.v1.Project\x12P\n\x0fUndeleteProject\x12%.understudy.v1.UndeleteProjectRequest\x1a\x16.understudy.v1.Project\x12J\n\x0cPurgeProject\x12\".understudy.v1.PurgeProjectRequest\x1a\x16.google.protobuf.Emptyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,22 +35,24 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_PROJECT_LABELSENTRY']._loaded_options = None
   _globals['_PROJECT_LABELSENTRY']._serialized_options = b'8\001'
-  _globals['_PROJECT']._serialized_start=88
-  _globals['_PROJECT']._serialized_end=344
-  _globals['_PROJECT_LABELSENTRY']._serialized_start=299
-  _globals['_PROJECT_LABELSENTRY']._serialized_end=344
-  _globals['_CREATEPROJECTREQUEST']._serialized_start=346
-  _globals['_CREATEPROJECTREQUEST']._serialized_end=449
-  _globals['_GETPROJECTREQUEST']._serialized_start=451
-  _globals['_GETPROJECTREQUEST']._serialized_end=484
-  _globals['_LISTPROJECTSREQUEST']._serialized_start=486
-  _globals['_LISTPROJECTSREQUEST']._serialized_end=568
-  _globals['_LISTPROJECTSRESPONSE']._serialized_start=570
-  _globals['_LISTPROJECTSRESPONSE']._serialized_end=659
-  _globals['_DELETEPROJECTREQUEST']._serialized_start=661
-  _globals['_DELETEPROJECTREQUEST']._serialized_end=711
-  _globals['_UNDELETEPROJECTREQUEST']._serialized_start=713
-  _globals['_UNDELETEPROJECTREQUEST']._serialized_end=751
-  _globals['_PROJECTSERVICE']._serialized_start=754
-  _globals['_PROJECTSERVICE']._serialized_end=1169
+  _globals['_PROJECT']._serialized_start=117
+  _globals['_PROJECT']._serialized_end=373
+  _globals['_PROJECT_LABELSENTRY']._serialized_start=328
+  _globals['_PROJECT_LABELSENTRY']._serialized_end=373
+  _globals['_CREATEPROJECTREQUEST']._serialized_start=375
+  _globals['_CREATEPROJECTREQUEST']._serialized_end=478
+  _globals['_GETPROJECTREQUEST']._serialized_start=480
+  _globals['_GETPROJECTREQUEST']._serialized_end=513
+  _globals['_LISTPROJECTSREQUEST']._serialized_start=515
+  _globals['_LISTPROJECTSREQUEST']._serialized_end=597
+  _globals['_LISTPROJECTSRESPONSE']._serialized_start=599
+  _globals['_LISTPROJECTSRESPONSE']._serialized_end=688
+  _globals['_DELETEPROJECTREQUEST']._serialized_start=690
+  _globals['_DELETEPROJECTREQUEST']._serialized_end=740
+  _globals['_UNDELETEPROJECTREQUEST']._serialized_start=742
+  _globals['_UNDELETEPROJECTREQUEST']._serialized_end=780
+  _globals['_PURGEPROJECTREQUEST']._serialized_start=782
+  _globals['_PURGEPROJECTREQUEST']._serialized_end=845
+  _globals['_PROJECTSERVICE']._serialized_start=848
+  _globals['_PROJECTSERVICE']._serialized_end=1339
 # @@protoc_insertion_point(module_scope)

@@ -246,3 +246,29 @@ class UndeleteProjectRequest(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___UndeleteProjectRequest: _TypeAlias = UndeleteProjectRequest  # noqa: Y015
+
+@_typing.final
+class PurgeProjectRequest(_message.Message):
+    """Empty the trash of a project: remove it for good."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    CONFIRM_PROJECT_ID_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """`projects/p`, in the trash."""
+    confirm_project_id: _builtins.str
+    """The id once more, so that nobody purges by a slip."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        confirm_project_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["confirm_project_id", b"confirm_project_id", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PurgeProjectRequest: _TypeAlias = PurgeProjectRequest  # noqa: Y015

@@ -3,6 +3,7 @@
 import grpc
 import warnings
 
+from google.protobuf import empty_pb2 as google_dot_protobuf_dot_empty__pb2
 from understudy.v1 import project_service_pb2 as understudy_dot_v1_dot_project__service__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
@@ -60,6 +61,11 @@ class ProjectServiceStub:
                 request_serializer=understudy_dot_v1_dot_project__service__pb2.UndeleteProjectRequest.SerializeToString,
                 response_deserializer=understudy_dot_v1_dot_project__service__pb2.Project.FromString,
                 _registered_method=True)
+        self.PurgeProject = channel.unary_unary(
+                '/understudy.v1.ProjectService/PurgeProject',
+                request_serializer=understudy_dot_v1_dot_project__service__pb2.PurgeProjectRequest.SerializeToString,
+                response_deserializer=google_dot_protobuf_dot_empty__pb2.Empty.FromString,
+                _registered_method=True)
 
 
 class ProjectServiceServicer:
@@ -101,6 +107,13 @@ class ProjectServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PurgeProject(self, request, context):
+        """Removes a project that is in the trash, with all its clips, facesets, runs and films. It cannot be brought back.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ProjectServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -128,6 +141,11 @@ def add_ProjectServiceServicer_to_server(servicer, server):
                     servicer.UndeleteProject,
                     request_deserializer=understudy_dot_v1_dot_project__service__pb2.UndeleteProjectRequest.FromString,
                     response_serializer=understudy_dot_v1_dot_project__service__pb2.Project.SerializeToString,
+            ),
+            'PurgeProject': grpc.unary_unary_rpc_method_handler(
+                    servicer.PurgeProject,
+                    request_deserializer=understudy_dot_v1_dot_project__service__pb2.PurgeProjectRequest.FromString,
+                    response_serializer=google_dot_protobuf_dot_empty__pb2.Empty.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -266,6 +284,33 @@ class ProjectService:
             '/understudy.v1.ProjectService/UndeleteProject',
             understudy_dot_v1_dot_project__service__pb2.UndeleteProjectRequest.SerializeToString,
             understudy_dot_v1_dot_project__service__pb2.Project.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PurgeProject(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/understudy.v1.ProjectService/PurgeProject',
+            understudy_dot_v1_dot_project__service__pb2.PurgeProjectRequest.SerializeToString,
+            google_dot_protobuf_dot_empty__pb2.Empty.FromString,
             options,
             channel_credentials,
             insecure,

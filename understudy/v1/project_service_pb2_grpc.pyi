@@ -4,6 +4,7 @@ isort:skip_file
 Projects: the folder that clips, facesets, runs and sessions of one job live in."""
 
 from collections import abc as _abc
+from google.protobuf import empty_pb2 as _empty_pb2
 from grpc import aio as _aio
 from understudy.v1 import project_service_pb2 as _project_service_pb2
 import abc as _abc_1
@@ -43,6 +44,8 @@ class ProjectServiceStub:
     """Puts a project into the trash. Nothing is lost: UndeleteProject brings it back."""
     UndeleteProject: _grpc.UnaryUnaryMultiCallable[_project_service_pb2.UndeleteProjectRequest, _project_service_pb2.Project]
     """Takes a project out of the trash."""
+    PurgeProject: _grpc.UnaryUnaryMultiCallable[_project_service_pb2.PurgeProjectRequest, _empty_pb2.Empty]
+    """Removes a project that is in the trash, with all its clips, facesets, runs and films. It cannot be brought back."""
 
 @_typing.type_check_only
 class ProjectServiceAsyncStub(ProjectServiceStub):
@@ -59,6 +62,8 @@ class ProjectServiceAsyncStub(ProjectServiceStub):
     """Puts a project into the trash. Nothing is lost: UndeleteProject brings it back."""
     UndeleteProject: _aio.UnaryUnaryMultiCallable[_project_service_pb2.UndeleteProjectRequest, _project_service_pb2.Project]  # type: ignore[assignment]
     """Takes a project out of the trash."""
+    PurgeProject: _aio.UnaryUnaryMultiCallable[_project_service_pb2.PurgeProjectRequest, _empty_pb2.Empty]  # type: ignore[assignment]
+    """Removes a project that is in the trash, with all its clips, facesets, runs and films. It cannot be brought back."""
 
 class ProjectServiceServicer:
     """Served beside FrameService."""
@@ -97,5 +102,12 @@ class ProjectServiceServicer:
         context: _ServicerContext,
     ) -> _typing.Union[_project_service_pb2.Project, _abc.Awaitable[_project_service_pb2.Project]]:
         """Takes a project out of the trash."""
+
+    def PurgeProject(
+        self,
+        request: _project_service_pb2.PurgeProjectRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_empty_pb2.Empty, _abc.Awaitable[_empty_pb2.Empty]]:
+        """Removes a project that is in the trash, with all its clips, facesets, runs and films. It cannot be brought back."""
 
 def add_ProjectServiceServicer_to_server(servicer: ProjectServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -92,8 +92,14 @@ def worker_env(settings: Settings, store: ObjectStore, device: str) -> WorkerEnv
     """The environment of one worker process."""
     _drop_left_over()
     scratch = Path(tempfile.mkdtemp(prefix=f"{_SCRATCH_PREFIX}{os.getpid()}-"))
+    decoder = settings.execution.video_decoder
     return WorkerEnv(
-        store=store, records=Records(store), weights_dir=settings.weights_dir, device=device, scratch_dir=scratch
+        store=store,
+        records=Records(store),
+        weights_dir=settings.weights_dir,
+        device=device,
+        scratch_dir=scratch,
+        video_decoder=None if decoder == "cpu" else decoder,
     )
 
 

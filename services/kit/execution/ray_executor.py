@@ -300,9 +300,10 @@ class RayExecutor:
             "max_concurrency": 2,
         }  # one thread for chunks, one for progress
         limit = int(have.get("CPU", 1) // max(wanted.cpus, 0.01))
+        gpus = self._settings.execution.gpu_share or wanted.gpus
         if wanted.gpus and have.get("GPU"):
-            options["num_gpus"] = wanted.gpus
-            limit = int(have["GPU"] // wanted.gpus)
+            options["num_gpus"] = gpus
+            limit = int(have["GPU"] / gpus + 1e-9)
         if self._settings.execution.workers:
             limit = min(limit, self._settings.execution.workers)
         return max(limit, 1), options

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from services.kit.errors import AlreadyExists, InvalidInput, NotFound
+from services.kit.errors import AlreadyExists, InvalidInput, NotFound, WrongState
 from services.kit.operations.keys import chunk_key, chunk_prefix, plan_key
 from services.kit.operations.plan import Chunk, ChunkManifest, Plan
 from services.kit.operations.stage import Stage, WorkerEnv
@@ -68,6 +68,17 @@ def done_indices(store: ObjectStore, plan: Plan) -> set[int]:
         if not page.next_after:
             return done
         after = page.next_after
+
+
+def earlier_manifests(store: ObjectStore, plan: Plan, chunk: Chunk) -> list[ChunkManifest]:
+    """Manifests of the chunks whose phase is before ``chunk``'s, in order; WrongState when one of them is not done."""
+    earlier = [other.index for other in plan.chunks if other.phase < chunk.phase]
+    try:
+        return [ChunkManifest.from_bytes(store.get(chunk_key(plan.action_key, index))) for index in earlier]
+    except NotFound:
+        raise WrongState(
+            f"chunk {chunk.index} joins what chunks {earlier[0]} to {earlier[-1]} make: run all of them first"
+        ) from None
 
 
 def read_manifests(store: ObjectStore, plan: Plan) -> list[ChunkManifest]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 from google.longrunning import operations_pb2
 from google.protobuf import any_pb2, descriptor_pool, json_format
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -130,6 +132,16 @@ def log_lines(record: Record, after: int) -> list[tuple[operation_pb2.LogLine, f
         for line in record.body["log"]
         if written_before + line["write"] > after
     ]
+
+
+def request_digest(request: Message) -> str:
+    """What a request asks, without its request id, as 64 hex digits."""
+    asked = type(request)()
+    asked.CopyFrom(request)
+    asked.ClearField("request_id")
+    return hashlib.sha256(
+        f"{asked.DESCRIPTOR.full_name}\n".encode() + asked.SerializeToString(deterministic=True)
+    ).hexdigest()
 
 
 def required(value: str, field: str) -> str:

@@ -165,9 +165,14 @@ def _drive(
         if progress.cancel_wanted:
             raise Cancelled("the operation was cancelled")
 
-    if missing:
+    for phase in sorted({chunk.phase for chunk in missing}):
         executor.run_chunks(
-            plan, missing, on_done=on_done, on_progress=progress.chunk_progress, on_retry=on_retry, check=check
+            plan,
+            [chunk for chunk in missing if chunk.phase == phase],
+            on_done=on_done,
+            on_progress=progress.chunk_progress,
+            on_retry=on_retry,
+            check=check,
         )
     progress.write(force=True)
     if progress.cancel_wanted:

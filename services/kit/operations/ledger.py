@@ -20,6 +20,7 @@ from services.kit.operations.plan import Plan
 from services.kit.operations.stage import Response
 from services.kit.records import Record, Records
 from services.kit.storage import ObjectStore
+from services.kit.trash import refuse_trashed
 
 TERMINAL = frozenset({"SUCCEEDED", "PARTIALLY_SUCCEEDED", "FAILED", "CANCELLED"})
 KEPT_LOG_LINES = 50
@@ -58,8 +59,10 @@ class Ledger:
         """Records the work, or finds it recorded. Returns the record and whether it was found done.
 
         ``is_intact`` says whether the target of a finished operation still exists; if not, the work is done again (its chunks are
-        found, so that is quick). The same request_id with other work raises AlreadyExists REQUEST_ID_REUSED.
+        found, so that is quick). The same request_id with other work raises AlreadyExists REQUEST_ID_REUSED; WrongState when the
+        project is in the trash.
         """
+        refuse_trashed(self._records, submission.project)
         name = f"{submission.project}/operations/{submission.kind}-{submission.plan.action_key[:24]}"
         self._claim_request_id(submission, name)
         with contextlib.suppress(AlreadyExists):  # equal work was planned before; equal keys are equal plans
@@ -71,6 +74,12 @@ class Ledger:
             )
         # The marker goes first: a crash between the two leaves a marker without a record, which the reconciler removes.
         self._active.add(name)
+        try:
+            # Again, behind the marker: whoever empties the trash looks for markers, so one of the two sees the other.
+            refuse_trashed(self._records, submission.project)
+        except WrongState:
+            self._unmark(name)
+            raise
         try:
             record = self._records.create(name, self._new_body(submission))
             self._active.add(name)  # again: a scan before the record was there took the marker for a left-over
@@ -88,6 +97,16 @@ class Ledger:
             )
             self._active.add(name)
         return record, False
+
+    def asked_before(self, project: str, request_id: str) -> Record | None:
+        """The operation that a request id was used for; None when it is new, empty, or was used for something else."""
+        if not request_id:
+            return None
+        key = request_key(project, request_id)
+        try:
+            return self._records.get(self._store.get(key).decode())
+        except (NotFound, InvalidInput):  # the latter: it does not name an operation
+            return None
 
     def get(self, name: str) -> Record:
         """NotFound when there is none."""
@@ -229,7 +248,7 @@ class Ledger:
     def _claim_request_id(self, submission: Submission, name: str) -> None:
         if not submission.request_id:
             return
-        key = f"{submission.project}/requests/{_checked_request_id(submission.request_id)}"
+        key = request_key(submission.project, submission.request_id)
         try:
             self._store.put(key, name.encode(), media_type="text/plain", if_absent=True)
         except AlreadyExists:
@@ -268,10 +287,11 @@ def _requeued(body: dict[str, Any], now_s: float) -> dict[str, Any]:
     return body
 
 
-def _checked_request_id(value: str) -> str:
+def request_key(project: str, request_id: str) -> str:
+    """Where it is noted what a request id was used for; InvalidInput when it is none."""
     if not (
-        8 <= len(value) <= 64
-        and all(character.isascii() and (character.isalnum() or character == "-") for character in value)
+        8 <= len(request_id) <= 64
+        and all(character.isascii() and (character.isalnum() or character == "-") for character in request_id)
     ):
-        raise InvalidInput(f"request_id {value!r} must be a UUID", fields={"request_id": "must be a UUID"})
-    return value
+        raise InvalidInput(f"request_id {request_id!r} must be a UUID", fields={"request_id": "must be a UUID"})
+    return f"{project}/requests/{request_id}"

@@ -29,11 +29,16 @@ def action_key(method: str, stage: str, stage_version: str, inputs: Mapping[str,
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """A piece of a plan: ``units`` things counted for progress, ``data`` what the stage needs to know (JSON)."""
+    """A piece of a plan: ``units`` things counted for progress, ``data`` what the stage needs to know (JSON).
+
+    Chunks of a ``phase`` begin when all of the phases before have manifests: joining pieces is the chunk of a later phase, not the
+    business of ``finish``, which nobody sees the progress of.
+    """
 
     index: int
     units: int
     data: dict[str, Any]
+    phase: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,13 +30,15 @@ class Resources:
 
 @dataclass(frozen=True, slots=True)
 class WorkerEnv:
-    """What a stage may use: the store, the weights folder, the device's name (`cpu`, `cuda`, `cuda:1`), a scratch folder of its own."""
+    """What a stage may use: the store, the weights folder, the device's name (`cpu`, `cuda`, `cuda:1`), a scratch folder of its own, and
+    the device that decodes videos (None: the processor)."""
 
     store: ObjectStore
     records: Records
     weights_dir: Path
     device: str
     scratch_dir: Path
+    video_decoder: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,7 +34,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import BinaryIO, Literal
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from services.kit.errors import (
     AlreadyExists,
@@ -147,6 +147,7 @@ class FolderStore:
         with _os_errors(str(root)):
             root.mkdir(parents=True, exist_ok=True)
             self._root = str(root.resolve())
+            self._root_uri = Path(self._root).as_uri()
             self._temporary = f"{self._root}/~tmp"
             self._locks = f"{self._root}/~lock"
             Path(self._temporary).mkdir(exist_ok=True)
@@ -522,7 +523,7 @@ class FolderStore:
 
     def uri(self, key: str) -> str:
         """See ``ObjectStore.uri``."""
-        return Path(self._root, check_key(key)).as_uri()
+        return f"{self._root_uri}/{quote(check_key(key))}"
 
     def key_of(self, uri: str) -> str:
         """See ``ObjectStore.key_of``."""
@@ -535,7 +536,7 @@ class FolderStore:
             or parts.fragment
             or not path.startswith(f"{self._root}/")
         ):
-            raise InvalidInput(f"{uri!r:.300} is not in this store, which is {Path(self._root).as_uri()}")
+            raise InvalidInput(f"{uri!r:.300} is not in this store, which is {self._root_uri}")
         return check_key(path[len(self._root) + 1 :])
 
     def _path(self, key: str) -> str:

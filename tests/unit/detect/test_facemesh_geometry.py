@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 from ml_common.detect.facemesh import (
     LEFT_EYE_OUTER,
+    MIRROR_468,
     RIGHT_EYE_OUTER,
     SIDE_PX,
+    VERTICES,
+    FaceMesh,
     Region,
     crop_region,
     region_of_detection,
     region_of_mesh,
 )
+from ml_common.detect.fit_mesh68 import _MIRRORED
 from ml_common.detect.mesh68 import MESH_TO_68, MIRROR_68, landmarks_of_mesh
 
 
@@ -89,3 +94,43 @@ def test_map_moves_with_the_mesh() -> None:
     np.testing.assert_allclose(landmarks_of_mesh(mesh * 3 + 5), points * 3 + 5, atol=1e-5)
     np.testing.assert_allclose(points[:, 8], mesh[:, 152, :2])
     np.testing.assert_allclose(points[:, 21], 0.375 * mesh[:, 107, :2] + 0.625 * mesh[:, 55, :2], rtol=1e-6)
+
+
+def test_mirrored_vertices_pair_up() -> None:
+    np.testing.assert_array_equal(MIRROR_468[MIRROR_468], np.arange(VERTICES))
+    assert np.count_nonzero(MIRROR_468 - np.arange(VERTICES)) == VERTICES - 28
+    assert all(MIRROR_468[right] == left for right, left in _MIRRORED.items())
+    # A point and its mirror image are mixed from mirrored vertices.
+    for point, row in enumerate(MESH_TO_68):
+        other = dict(MESH_TO_68[MIRROR_68[point]])
+        assert {int(MIRROR_468[vertex]): share for vertex, share in row} == other
+
+
+class _CentreOfLight(torch.nn.Module):
+    """A landmark network for one thing: every vertex lies where the crop's light is, but those of the left half lie a
+    little to the right, by mistake."""
+
+    def forward(self, batch_NCHW: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        light = batch_NCHW[:, 1]
+        across = (torch.arange(SIDE_PX) + 0.5) * light.sum(dim=1) / light.sum(dim=(1, 2))[:, None]
+        points = torch.zeros(len(light), VERTICES, 3)
+        points[..., 0] = across.sum(dim=1)[:, None]
+        points[:, 248:, 0] += 3.0
+        return points.reshape(len(light), -1), batch_NCHW[:, 2].mean(dim=(1, 2))
+
+
+@pytest.mark.parametrize("batch", [1, 3, 8])
+def test_both_ways_undo_what_the_network_does_to_one_side(batch: int) -> None:
+    pictures = [np.zeros((192, 192, 3), np.uint8) for _ in range(5)]
+    for index, picture in enumerate(pictures):
+        picture[50:60, 20 + 25 * index : 30 + 25 * index, 1] = 200
+    mesh = FaceMesh(_CentreOfLight(), torch.device("cpu"), batch=batch)
+    regions = [Region((95.5, 95.5), 192.0, 0.0)] * 5
+    once, _ = mesh.fit(pictures, range(5), regions)
+    both, presence = mesh.fit(pictures, range(5), regions, both_ways=True)
+    at = 24.5 + 25 * np.arange(5)
+    np.testing.assert_allclose(once[:, [33, 263], 0], np.stack([at, at + 3], axis=1), atol=1e-3)
+    # Half of the mistake on either side, in opposite directions: the face keeps its place.
+    np.testing.assert_allclose(both[:, [33, 263], 0], np.stack([at - 1.5, at + 1.5], axis=1), atol=1e-3)
+    np.testing.assert_allclose(presence, 0.5, atol=1e-6)
+    assert mesh.fit(pictures, [], [], both_ways=True)[0].shape == (0, VERTICES, 3)

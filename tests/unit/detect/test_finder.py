@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from ml_common.detect import FaceFinder, FoundFace, load_default_finder
+from ml_common.detect import FaceFinder, FoundFace, load_finder
+from ml_common.synthetic import IDENTITIES, FrameState, render
 from ml_common.weights import MissingWeights
 
 Annotated = list[tuple[str, np.ndarray[Any, Any], np.ndarray[Any, Any]]]
@@ -40,14 +41,14 @@ def test_bad_pictures_and_settings_are_refused(finder: FaceFinder, weights_dir: 
     with pytest.raises(ValueError, match="picture"):
         finder.find([np.zeros((4, 4, 3), np.int64)])
     with pytest.raises(ValueError, match="min_score"):
-        load_default_finder(weights_dir, torch.device("cpu"), min_score=1.0)
+        load_finder(weights_dir, torch.device("cpu"), min_score=1.0)
     with pytest.raises(ValueError, match="smallest_face_px"):
-        load_default_finder(weights_dir, torch.device("cpu"), smallest_face_px=0)
+        load_finder(weights_dir, torch.device("cpu"), smallest_face_px=0)
 
 
 def test_without_weights_the_remedy_is_said(tmp_path: Path) -> None:
     with pytest.raises(MissingWeights, match="understudy weights fetch"):
-        load_default_finder(tmp_path, torch.device("cpu"))
+        load_finder(tmp_path, torch.device("cpu"))
 
 
 def test_annotated_faces_are_found_and_their_points_are_near(finder: FaceFinder, annotated: Annotated) -> None:
@@ -56,8 +57,8 @@ def test_annotated_faces_are_found_and_their_points_are_near(finder: FaceFinder,
         for faces, (_, _, truth) in zip(finder.find([image for _, image, _ in annotated]), annotated, strict=True)
     ]
     assert max(errors) < 0.1, "a face was missed or its points are far off"
-    assert np.mean(errors) < 0.043
-    assert np.median(errors) < 0.036
+    assert np.mean(errors) < 0.041
+    assert np.median(errors) < 0.034
 
 
 def test_company_does_not_change_a_face(finder: FaceFinder, annotated: Annotated) -> None:
@@ -70,7 +71,7 @@ def test_company_does_not_change_a_face(finder: FaceFinder, annotated: Annotated
             np.testing.assert_allclose(a.landmarks_px_68x2, b.landmarks_px_68x2, atol=0.02)
             np.testing.assert_allclose(a.box_px_4, b.box_px_4, atol=0.02)
             assert a.score == pytest.approx(b.score, abs=1e-4)
-            assert a.presence == pytest.approx(b.presence, abs=1e-4)
+            assert a.landmark_score == pytest.approx(b.landmark_score, abs=1e-4)
 
 
 def test_depth_alpha_and_grey_do_not_matter(finder: FaceFinder, annotated: Annotated) -> None:
@@ -97,6 +98,24 @@ def test_turned_frames_turn_the_points(finder: FaceFinder, annotated: Annotated,
     }[quarters]
     (faces,) = finder.find([np.ascontiguousarray(np.rot90(image, quarters))])
     assert _best(faces, turned) < 0.05
+
+
+@pytest.mark.parametrize("quarters", [1, 2, 3])
+def test_a_large_frame_is_turned_as_a_small_copy_and_in_full(finder: FaceFinder, quarters: int) -> None:
+    """An odd size that no factor brings to the copy's: places must come back to the pixel."""
+    frame = render(IDENTITIES["ada"], FrameState(yaw_deg=10, face_height=0.4, center_x=0.3), 1601, 1203)
+    truth, (height, width) = frame.landmarks_px_68x2, frame.image_bgr_HWC.shape[:2]
+    turned = {
+        1: np.stack([truth[:, 1], width - 1 - truth[:, 0]], axis=1),
+        2: np.array([width - 1, height - 1]) - truth,
+        3: np.stack([height - 1 - truth[:, 1], truth[:, 0]], axis=1),
+    }[quarters]
+    (faces,) = finder.find([np.ascontiguousarray(np.rot90(frame.image_bgr_HWC, quarters))])
+    assert _best(faces, turned) < 0.04
+    (upright,) = finder.find([frame.image_bgr_HWC])
+    assert abs(_best(upright, truth) - _best(faces, turned)) < 0.004
+    low, high = faces[0].box_px_4.reshape(2, 2)
+    assert (low < turned.mean(axis=0)).all() and (turned.mean(axis=0) < high).all()
 
 
 def test_mirrored_frame_mirrors_the_points(finder: FaceFinder, annotated: Annotated) -> None:
@@ -137,8 +156,8 @@ def test_groups_and_nobody(finder: FaceFinder, data: Path) -> None:
     for faces in group:
         areas = [np.prod(face.box_px_4[2:] - face.box_px_4[:2]) for face in faces]
         assert areas == sorted(areas, reverse=True)
-        assert all(face.presence > 0.8 and face.score > 0.5 for face in faces)
+        assert all(face.landmark_score > 0.8 and face.score > 0.5 for face in faces)
         assert all(face.mesh_px_468x3.shape == (468, 3) and face.mesh_px_468x3.dtype == np.float32 for face in faces)
     nobody = [read("portraits/dlib_dogs_noface.jpg"), read("portraits/face_alignment_grass_noface.jpg")]
     assert finder.find(nobody) == [[], []]
-    assert finder.detect(nobody[1:]) == [[]]
+    assert finder.detector.detect(nobody[1:]) == [[]]

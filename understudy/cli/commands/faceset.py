@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from understudy.cli.commands import faceset_edits
+from understudy.cli.extraction import crop_options, extraction_message, finding_options
 from understudy.cli.options import Options, pass_options, shared_options
 from understudy.cli.values import frames_option, pages, project_option, resource
+from understudy.cli.values import rate as frame_rate
 
 if TYPE_CHECKING:
     from understudy.v1 import common_pb2
-
-FACE_TYPES = ("half", "mid-half", "full", "whole", "head", "full-no-align", "head-no-align")
 
 
 @click.group()
@@ -22,81 +24,80 @@ def faceset() -> None:
     \b
         understudy faceset extract footage-1a2b3c4d --project shot-010
         understudy faceset faces footage-1a2b3c4d --frames 100-200 --project shot-010
+        understudy faceset reextract footage-1a2b3c4d --missing --min-score 0.3 --project shot-010
     """
+
+
+for _edit in (
+    faceset_edits.align,
+    faceset_edits.reextract,
+    faceset_edits.smooth,
+    faceset_edits.select,
+    faceset_edits.debug,
+):
+    faceset.add_command(_edit)
 
 
 @faceset.command()
 @click.argument("clip")
 @project_option(required=False)
 @click.option("--id", "faceset_id", default="", help="The faceset's id; the clip's when not given.")
+@click.option(
+    "--mode",
+    type=click.Choice(("src", "dst")),
+    default="src",
+    show_default=True,
+    help="src: faces to learn from, --fps thins them out. dst: faces to be replaced: every frame, and --debug.",
+)
 @frames_option()
 @click.option(
-    "--face-type",
-    type=click.Choice(FACE_TYPES),
-    default="whole",
-    show_default=True,
-    help="How much of the head a crop holds.",
+    "--fps",
+    type=frame_rate,
+    metavar="RATE",
+    help="Look at so many frames a second, evenly chosen: 5, 23.976 or 24000/1001.  [default: every frame]",
 )
-@click.option(
-    "--size",
-    "size_px",
-    type=click.IntRange(64, 2048),
-    default=512,
-    show_default=True,
-    help="Side of a crop, in pixels.",
-)
-@click.option(
-    "--max-faces", type=click.IntRange(0), default=0, help="Largest faces kept in a frame; 0 for all.  [default: 0]"
-)
-@click.option(
-    "--min-face", "min_face_px", type=click.IntRange(0), default=0, help="Ignore faces smaller than this, in pixels."
-)
-@click.option(
-    "--jpeg-quality", type=click.IntRange(1, 100), default=90, show_default=True, help="Quality of the crops."
-)
-@click.option("--min-score", type=click.FloatRange(0, 1), help="Ignore detections below this score, 0 to 1.")
+@crop_options(new=True)
+@finding_options
+@click.option("--debug", is_flag=True, help="Also keep every frame with landmarks, mask, box and crop drawn in.")
 @click.option("--again", is_flag=True, help="Compute even where equal work was done before.")
 @click.option("-d", "--detach", is_flag=True, help="Begin and end at once; `op watch` shows how it goes.")
 @shared_options(hidden=True)
 @pass_options
 def extract(
     options: Options,
+    /,
     clip: str,
     project: str,
     faceset_id: str,
+    mode: str,
     ranges: list[common_pb2.FrameRange],
-    face_type: str,
-    size_px: int,
-    max_faces: int,
-    min_face_px: int,
-    jpeg_quality: int,
-    min_score: float | None,
+    fps: Fraction | None,
+    debug: bool,
     again: bool,
     detach: bool,
+    **how: Any,
 ) -> None:
     """Find the faces of CLIP, align them and keep them as a faceset. Interrupted, the same command goes on.
 
     \b
         understudy faceset extract footage-1a2b3c4d --frames 1001-1100x2,1150 --project shot-010
+        understudy faceset extract performer-5e6f7a8b --fps 5 --max-faces 1 --project shot-010
     """
     from understudy.cli.connection import connected
     from understudy.cli.follow import finish_operation
-    from understudy.v1 import face_pb2, face_service_pb2
+    from understudy.v1 import common_pb2, face_service_pb2
 
+    if mode == "dst" and fps is not None:
+        raise click.UsageError("--mode dst looks at every frame: leave --fps out")
     clip_name = resource(clip, "clips", project)
     request = face_service_pb2.ExtractFacesetRequest(
         clip=clip_name,
         faceset_id=faceset_id or clip_name.rpartition("/")[2],
         ranges=ranges,
-        options=face_service_pb2.ExtractionOptions(
-            face_type=face_pb2.FaceType.Value("FACE_TYPE_" + face_type.upper().replace("-", "_")),
-            size_px=size_px,
-            max_faces_per_frame=max_faces,
-            min_face_px=min_face_px,
-            jpeg_quality=jpeg_quality,
-            min_score=min_score,
-        ),
+        options=extraction_message(how),
         skip_cache=again,
+        frame_rate=common_pb2.Rational(num=fps.numerator, den=fps.denominator) if fps else None,
+        debug_overlays=debug or mode == "dst",
     )
     with connected(options) as connection:
         operation = connection.client.faces.ExtractFaceset(request)
@@ -202,6 +203,7 @@ def faces(
         "YAW": "record.pose.yaw_deg",
         "PITCH": "record.pose.pitch_deg",
         "SHARPNESS": "record.sharpness",
+        "TRACK": "record.track_id",
         "TRASHED": "trashed",
     }
     show_list(options, "faces", found, columns)

@@ -7,6 +7,8 @@ import click
 from understudy.cli.options import Options, pass_options, shared_options
 from understudy.cli.values import pages, project_name, text_pair
 
+_PURGED_WITHIN_S = 3600.0  # each object is deleted by itself; interrupted, the same command goes on
+
 
 @click.group()
 def project() -> None:
@@ -108,6 +110,30 @@ def undelete(options: Options, name: str) -> None:
         understudy project undelete shot-010
     """
     _one(options, "UndeleteProject", name)
+
+
+@project.command()
+@click.argument("name")
+@click.option("--yes", is_flag=True, help="Needed: what is removed cannot be brought back.")
+@shared_options(hidden=True)
+@pass_options
+def purge(options: Options, name: str, yes: bool) -> None:
+    """Remove a project that is in the trash, with its footage, faces, models and films, for good.
+
+    \b
+        understudy project purge shot-010 --yes
+    """
+    from understudy.cli.connection import connected
+    from understudy.cli.output import show
+    from understudy.v1 import project_service_pb2
+
+    full_name = project_name(name)
+    if not yes:
+        raise click.UsageError(f"{full_name} and all that is in it will be gone for good: add --yes.")
+    request = project_service_pb2.PurgeProjectRequest(name=full_name, confirm_project_id=full_name.partition("/")[2])
+    with connected(options) as connection:
+        connection.client.projects.PurgeProject(request, timeout=_PURGED_WITHIN_S)
+    show(options, {"name": full_name, "purged": True}, f"{full_name} is gone")
 
 
 def _one(options: Options, method: str, name: str) -> None:
