@@ -1,4 +1,5 @@
-"""DeepFaceLab's files, read safely: its weight files are pickles, and nothing here unpickles.
+"""DeepFaceLab's files, read safely and written as it reads them: weights, face JPEGs, faceset.pak, meta.dat.
 
-Easy to get wrong: a file called `encoder.npy` is not a NumPy file.
+Easy to get wrong: most of them are or hold pickles, and nothing here unpickles. A file called `encoder.npy` is not a
+NumPy file.
 """
