@@ -1,7 +1,7 @@
-"""Fetching the pictures that ExtractFrames lists into a folder.
+"""Fetching the pictures and files that a server lists (ExtractFrames, ExportFaceset) into a folder.
 
 What a reader would get wrong: a picture that lies there already with the right bytes is not fetched again, so an interrupted call is simply
-made again. The list comes from a server: only bare file names pass.
+made again. The list comes from a server: only bare file names pass, in the folder itself or one below it.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import json
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path, PurePath
+from pathlib import Path, PurePath, PureWindowsPath
 from typing import Any
 
 from understudy.client import Client
@@ -20,6 +20,7 @@ from understudy.v1 import common_pb2, transfer_service_pb2
 
 _PER_CALL = 200  # addresses live a quarter of an hour, and so many are fetched long before
 _THREADS = 8
+_DEEPEST = 2
 
 
 def fetch_pictures(
@@ -54,13 +55,22 @@ def _entries(client: Client, project: str, manifest: common_pb2.ObjectRef) -> li
         download(client, project, manifest, path)
         entries: list[dict[str, Any]] = json.loads(path.read_bytes())["files"]
     for entry in entries:
-        if PurePath(entry["name"]).name != entry["name"] or entry["name"].startswith("."):
+        if not _is_safe(entry["name"]):
             raise UnderstudyError(
-                f"{manifest.uri} names {entry['name']!r}, which is no bare file name: nothing was written",
+                f"{manifest.uri} names {entry['name']!r}, which is no file of the folder: nothing was written",
                 code="DATA_LOSS",
                 reason="CORRUPT_OBJECT",
             )
     return entries
+
+
+def _is_safe(name: str) -> bool:
+    """`00012.png` or `anna/00012.png`, whatever the machine takes for a separator."""
+    parts = name.split("/")
+    return len(parts) <= _DEEPEST and all(
+        part and not part.startswith(".") and PurePath(part).name == PureWindowsPath(part).name == part
+        for part in parts
+    )
 
 
 def _signed(

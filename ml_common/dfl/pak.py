@@ -52,7 +52,12 @@ _MAX_VALUES: Final = 200_000
 
 
 class PakError(ValueError):
-    """The pak, or one face in it, cannot be read. The message says what and where."""
+    """The pak, or one face in it, cannot be read. The message says what and where; `item` is the face's name as far as it
+    is known, empty where the pak as a whole is meant."""
+
+    def __init__(self, message: str, item: str = "") -> None:
+        super().__init__(message)
+        self.item = item
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,9 +222,17 @@ class PakReader:
             start, stop = offsets[index], end if index == len(names) - 1 else offsets[index + 1]
             face = PakFace(name, person, data_start + start, stop - start)
             if not intact_stop <= start < stop:
-                on_error(PakError(f"{self._path.name}: {face.path} (number {index}) has an impossible offset {start}"))
+                on_error(
+                    PakError(
+                        f"{self._path.name}: {face.path} (number {index}) has an impossible offset {start}", face.path
+                    )
+                )
             elif stop > data_bytes:
-                on_error(PakError(f"{self._path.name}: {face.path} (number {index}) lies behind the end of the file"))
+                on_error(
+                    PakError(
+                        f"{self._path.name}: {face.path} (number {index}) lies behind the end of the file", face.path
+                    )
+                )
             else:
                 intact_stop = stop
                 yield face
@@ -230,8 +243,9 @@ class PakReader:
         name, person = configuration.get("filename"), configuration.get("person_name")
         if is_plain_name(name) and (person is None or is_plain_name(person)):
             return str(name), str(person or "")
-        on_error(PakError(f"{self._path.name}: entry {index} of the configuration has no usable file name"))
-        return _made_up_name(index), ""
+        made_up = _made_up_name(index)
+        on_error(PakError(f"{self._path.name}: entry {index} of the configuration has no usable file name", made_up))
+        return made_up, ""
 
     def _count_by_offsets(self) -> int:
         """How many faces there are, from the offset table alone: it begins with 0, ascends, and ends with the end."""

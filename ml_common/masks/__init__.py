@@ -13,6 +13,7 @@ from ml_common.masks.hull import (
     mouth_mask,
     soft_hull_mask,
 )
+from ml_common.masks.hull_measures import sharpness_and_brightness
 
 __all__ = [
     "erode_blur",
@@ -22,5 +23,6 @@ __all__ = [
     "hull_mask",
     "hull_mask_window",
     "mouth_mask",
+    "sharpness_and_brightness",
     "soft_hull_mask",
 ]

@@ -8,7 +8,6 @@ from typing import Any
 from services.faces.options import ExtractionOptions
 from services.kit.clips import MediaFile
 from services.kit.context import ServiceContext
-from services.kit.errors import AlreadyExists, NotFound
 from services.kit.faceset_store import FacesetStore
 from services.kit.operations.ledger import Submission
 from services.kit.operations.plan import Plan, action_key, frame_chunks
@@ -78,14 +77,8 @@ class Extractions:
         """Records the work and has it driven. AlreadyExists when the faceset was made by other work."""
         faceset = plan.params["faceset"]
         project = "/".join(faceset.split("/")[:2])
-        try:
-            made_by = self._facesets.get(faceset).body.get("actionKey")
-            if made_by != plan.action_key:
-                raise AlreadyExists(
-                    f"{faceset} exists and was made differently: choose another faceset id, or delete it"
-                )
-        except NotFound:
-            pass  # the usual case: it is made now
+        if self._facesets.exists(faceset):
+            self._facesets.made_so(faceset, plan.action_key)
         submission = Submission(
             project=project,
             kind="extract",

@@ -12,7 +12,6 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-import cv2
 import numpy as np
 
 from ml_common.facesets import (
@@ -39,7 +38,7 @@ from ml_common.geometry import (
 )
 from ml_common.imaging import as_bgr_u8
 from ml_common.imaging.picture import encode_picture, lossless_suffix, media_type_of
-from ml_common.masks import hull_mask
+from ml_common.masks import sharpness_and_brightness
 from services.kit.faceset_store import image_key, record_key
 from services.kit.operations.plan import canonical_json
 from services.kit.storage import ObjectStore
@@ -112,7 +111,7 @@ class FaceCutter:
         picture = encode_picture(
             shown if suffix == ".jpg" else crop, suffix, jpeg_quality=self._options["jpeg_quality"]
         )
-        sharpness, brightness = _measures(shown, crop_landmarks)
+        sharpness, brightness = sharpness_and_brightness(shown, crop_landmarks)
         picture_sha256 = hashlib.sha256(picture).hexdigest()
         identifier = face_id(number, index, _maker_digest(picture_sha256, self._options["face_type"], face))
         keys = FaceKeys(
@@ -247,13 +246,3 @@ def _maker_digest(picture_sha256: str, face_type: str, face: Placed) -> str:
         "decided": [face.person, face.eyebrows_expand, face.label and face.label.to_json_dict()],
     }
     return hashlib.sha256(canonical_json(facts)).hexdigest()
-
-
-def _measures(crop_bgr_SS3: np.ndarray, crop_landmarks: np.ndarray) -> tuple[float, float]:
-    """Sharpness (variance of the Laplacian of the luma) and mean luma, both inside the face hull."""
-    luma = cv2.cvtColor(crop_bgr_SS3, cv2.COLOR_BGR2GRAY)
-    inside = hull_mask(crop_landmarks, *luma.shape) > 0.5
-    if not inside.any():
-        inside = np.ones_like(inside)  # the face lies outside its crop: judge the whole
-    laplacian = cv2.Laplacian(luma, cv2.CV_32F)
-    return float(laplacian[inside].var()), float(luma[inside].mean() / 255)

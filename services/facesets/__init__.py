@@ -1,5 +1,7 @@
-"""Facesets: revisions of curated faces. This release reads; curation comes with its own work.
+"""Facesets: revisions of curated faces. Lists, the trash, older states, orders, best faces, duplicates.
 
+Every change is a revision (``edits`` within a call, ``plans`` and ``stages`` for long work), so nothing is lost and everything can be
+undone.
 ``services.kit.faceset_store`` holds the stored form that extraction, training and merging share.
 """
 

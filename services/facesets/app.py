@@ -1,31 +1,78 @@
-"""Reading facesets: pages of a revision, single faces, the list of revisions."""
+"""Facesets themselves, and reading their faces and revisions. What changes a faceset stands in ``edits`` and ``plans``, lists of faces in
+``listing``."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-import pyarrow.compute as pc
-
-from ml_common.facesets import FaceRecord, RevisionRow, RevisionTable
+from ml_common.facesets import FaceRecord, RevisionRow, from_records
+from services.facesets.listing import FacePage, Listing, Wish
+from services.facesets.plans import STAGE, STAGE_VERSION
+from services.kit import names
 from services.kit.context import ServiceContext
-from services.kit.errors import InvalidInput, NotFound
+from services.kit.errors import InvalidInput, NotFound, UnderstudyError, WrongState
 from services.kit.faceset_store import FacesetStore
-from services.kit.operations.plan import canonical_json
+from services.kit.operations.plan import action_key
+from services.kit.records import Record
+from services.kit.trash import refuse_trashed
+
+CREATE = "FacesetService/CreateFaceset"
+STAGE_VERSIONS = {STAGE: STAGE_VERSION}
 
 
-@dataclass(frozen=True, slots=True)
-class FacePage:
-    """A page of a revision. ``positions`` are those in the whole revision, ``next_token`` is empty at the end."""
+class Facesets:
+    """Facesets as records `projects/p/facesets/f`."""
 
-    revision: int
-    rows: list[RevisionRow]
-    positions: list[int]
-    next_token: str
-    total: int
+    def __init__(self, context: ServiceContext) -> None:
+        self._records = context.records
+        self._facesets = FacesetStore(context.store, context.records)
+
+    def create(self, name: str, fields: Mapping[str, Any], *, create_time: str, actor: str) -> Record:
+        """An empty faceset; asked for again with the same fields it is returned, whatever has been done to it since."""
+        project = names.project_of(name)
+        try:
+            self._records.get(project)
+            if "clip" in fields:
+                self._records.get(fields["clip"])
+        except NotFound as error:
+            raise NotFound(f"{error.message}: make it first") from None
+        refuse_trashed(self._records, project)
+        key = action_key(f"understudy.v1.{CREATE}", "", "", {"name": name, **fields})
+        if self._facesets.exists(name):
+            return self._facesets.made_so(name, key)
+        body = {**fields, "name": name, "createTime": create_time, "actionKey": key}
+        empty = from_records([], [])
+        return self._facesets.create(name, body, empty, method=CREATE, summary="made empty", actor=actor)
+
+    def update(self, name: str, fields: Mapping[str, Any], etag: str) -> Record:
+        """Sets fields of a faceset. WrongState when it is in the trash."""
+
+        def change(body: dict[str, Any]) -> dict[str, Any] | None:
+            if "deleteTime" in body:
+                raise WrongState(f"{name} is in the trash: UndeleteFaceset brings it back")
+            return None if {**body, **fields} == body else {**body, **fields}
+
+        return self._records.update(name, change, etag=etag or None)
+
+    def set_deleted(self, name: str, delete_time: str | None, etag: str) -> Record:
+        """Into the project's trash, or out of it. Nothing is removed."""
+
+        def change(body: dict[str, Any]) -> dict[str, Any]:
+            if (delete_time is None) != ("deleteTime" in body):
+                raise WrongState(f"{name} is {'not ' if delete_time is None else 'already '}in the trash")
+            if delete_time is None:
+                del body["deleteTime"]
+            else:
+                body["deleteTime"] = delete_time
+            return body
+
+        return self._records.update(name, change, etag=etag or None)
+
+    def page(self, project: str, *, after: str, limit: int, show_deleted: bool) -> tuple[list[Record], str]:
+        """Facesets of a project by name; a page may be shorter than asked when some are in the trash."""
+        records, next_after = self._facesets.page(project, after=after, limit=limit)
+        return [record for record in records if show_deleted or "deleteTime" not in record.body], next_after
 
 
 class Faces:
@@ -33,33 +80,34 @@ class Faces:
 
     def __init__(self, context: ServiceContext) -> None:
         self._facesets = FacesetStore(context.store, context.records)
+        self._listing = Listing(context.store, self._facesets)
 
-    def page(
-        self, faceset: str, *, revision: int, ranges: Sequence[range], show_trashed: bool, token: str, limit: int
-    ) -> FacePage:
-        """A page of a revision's faces in its order. InvalidInput for a token of another revision or filter."""
-        filter_digest = hashlib.sha256(
-            canonical_json([[r.start, r.stop, r.step] for r in ranges] + [show_trashed])
-        ).hexdigest()[:8]
-        start = 0
-        if token:
-            revision, start = _read_token(token, filter_digest, revision)
-        number, table = self._facesets.table(faceset, revision)
-        positions = _matching(table, ranges, show_trashed)
-        wanted = positions[start : start + limit]
-        stop = start + len(wanted)
-        rows = RevisionTable(table.table.take(wanted)).rows()
-        next_token = f"{number}.{filter_digest}.{stop}" if stop < len(positions) else ""
-        return FacePage(number, rows, [int(position) for position in wanted], next_token, len(positions))
+    def page(self, faceset: str, wish: Wish, *, revision: int, token: str, limit: int) -> FacePage:
+        """A page of a revision's faces. InvalidInput for a wish that means nothing, or a token of another one."""
+        return self._listing.page(faceset, wish, revision=revision, token=token, limit=limit)
 
     def face(self, faceset: str, face_id: str) -> tuple[RevisionRow, int, FaceRecord]:
         """One face of the revision in force: its row, its position, its sidecar."""
-        _, table = self._facesets.table(faceset)
-        position = pc.index(table.table["face_id"], face_id).as_py()
-        if position < 0:
+        [(row, position)] = self._rows(faceset, [face_id])
+        if row is None:
             raise NotFound(f"{faceset} has no face {face_id}")
-        row = table.page(position, 1).rows()[0]
         return row, position, self._facesets.faces(faceset, [row.record_key])[0]
+
+    def faces(
+        self, faceset: str, face_ids: Sequence[str]
+    ) -> list[tuple[RevisionRow, int, FaceRecord] | UnderstudyError]:
+        """Faces of the revision in force, in order, or why one cannot be had."""
+        rows = self._rows(faceset, face_ids)
+        keys = [row.record_key for row, _ in rows if row]
+        records = iter(self._facesets.faces_or_errors(faceset, keys))
+        found: list[tuple[RevisionRow, int, FaceRecord] | UnderstudyError] = []
+        for (row, position), face_id in zip(rows, face_ids, strict=True):
+            if row is None:
+                found.append(NotFound(f"{faceset} has no face {face_id}"))
+                continue
+            record = next(records)
+            found.append(record if isinstance(record, UnderstudyError) else (row, position, record))
+        return found
 
     def records(self, faceset: str, rows: Sequence[RevisionRow]) -> list[FaceRecord]:
         """The sidecars of rows, in order."""
@@ -72,34 +120,12 @@ class Faces:
             raise InvalidInput("page_token is not from this list", fields={"page_token": "unknown"})
         first = int(token) if token else newest
         last = max(first - limit, 0)
-        return [self._facesets.revision_facts(faceset, number) for number in range(first, last, -1)], str(
-            last
-        ) if last else ""
+        facts = [self._facesets.revision_facts(faceset, number) for number in range(first, last, -1)]
+        return facts, str(last) if last else ""
 
-
-def _matching(table: RevisionTable, ranges: Sequence[range], show_trashed: bool) -> np.ndarray:
-    """Positions of the rows that a list shows, rising."""
-    wanted = np.ones(len(table), bool) if show_trashed else ~table.column("trashed").astype(bool)
-    if ranges:
-        frames = table.column("frame_number").astype(np.int64)
-        in_range = np.zeros(len(table), bool)
-        for frame_range in ranges:
-            in_range |= (
-                (frames >= frame_range.start)
-                & (frames < frame_range.stop)
-                & ((frames - frame_range.start) % frame_range.step == 0)
-            )
-        wanted &= in_range
-    return np.flatnonzero(wanted)
-
-
-def _read_token(token: str, filter_digest: str, revision: int) -> tuple[int, int]:
-    parts = token.split(".")
-    if len(parts) != 3 or not parts[0].isdigit() or not parts[2].isdigit():
-        raise InvalidInput("page_token is not from this list", fields={"page_token": "unknown"})
-    if parts[1] != filter_digest or revision not in (0, int(parts[0])):
-        raise InvalidInput(
-            "page_token belongs to another revision or filter: start again without it",
-            fields={"page_token": "changed filter"},
-        )
-    return int(parts[0]), int(parts[2])
+    def _rows(self, faceset: str, face_ids: Sequence[str]) -> list[tuple[RevisionRow | None, int]]:
+        _, table = self._listing.table(faceset)
+        positions = table.positions(face_ids)
+        there = list(dict.fromkeys(positions[positions >= 0].tolist()))
+        rows = dict(zip(there, table.take(there).rows(), strict=True))
+        return [(rows.get(position), position) for position in positions.tolist()]

@@ -25,7 +25,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from ml_common.facesets import FaceRecord, RevisionTable, read_revision, write_revision
-from services.kit.errors import AlreadyExists, Conflict, Corrupt, NotFound, WrongState
+from services.kit.errors import AlreadyExists, Conflict, Corrupt, NotFound, UnderstudyError, WrongState
 from services.kit.operations.plan import canonical_json
 from services.kit.records import Record, Records
 from services.kit.storage import ObjectInfo, ObjectStore
@@ -58,6 +58,12 @@ class FacesetStore:
     def get(self, faceset: str) -> Record:
         """The faceset's record; NotFound when there is none."""
         return self._records.get(faceset)
+
+    def changeable(self, faceset: str) -> Record:
+        """The faceset's record; NotFound when there is none, WrongState when it is in the trash."""
+        record = self.get(faceset)
+        _refuse_deleted(record)
+        return record
 
     def page(self, project: str, *, after: str, limit: int) -> tuple[list[Record], str]:
         """Facesets of a project by name."""
@@ -103,8 +109,7 @@ class FacesetStore:
     ) -> Record:
         """Makes a new state the one in force. Conflict when ``parent`` is not the revision in force any more, WrongState when the faceset
         is in the trash. ``marks`` (see above) are kept with what made it."""
-        record = self.get(faceset)
-        _refuse_deleted(record)
+        record = self.changeable(faceset)
         current, number = int(record.body["revision"]), parent + 1
         if current != parent:
             raise Conflict(f"{faceset} is at revision {current}, this change was made from {parent}: read it again")
@@ -174,11 +179,23 @@ class FacesetStore:
             return self._facts(faceset, number, self.table(faceset, number)[1], info)
 
     def faces(self, faceset: str, record_keys: Sequence[str]) -> list[FaceRecord]:
-        """Sidecars by key, in order; a few at a time, since each is a request."""
+        """Sidecars by key, in order; the first that cannot be read is raised."""
+        found = self.faces_or_errors(faceset, record_keys)
+        return [_not_error(face) for face in found]
+
+    def faces_or_errors(self, faceset: str, record_keys: Sequence[str]) -> list[FaceRecord | UnderstudyError]:
+        """Sidecars by key, in order, or why one cannot be read; a few at a time, since each is a request."""
+
+        def read(key: str) -> FaceRecord | UnderstudyError:
+            try:
+                return self._read_face(faceset, key)
+            except (NotFound, Corrupt) as error:
+                return error
+
         if len(record_keys) < 2:
-            return [self._read_face(faceset, key) for key in record_keys]
+            return [read(key) for key in record_keys]
         with ThreadPoolExecutor(min(READ_THREADS, len(record_keys)), thread_name_prefix="sidecars") as pool:
-            return list(pool.map(lambda key: self._read_face(faceset, key), record_keys))
+            return list(pool.map(read, record_keys))
 
     def _read_face(self, faceset: str, key: str) -> FaceRecord:
         try:
@@ -236,6 +253,12 @@ class FacesetStore:
                 "mediaType": info.media_type,
             },
         }
+
+
+def _not_error(face: FaceRecord | UnderstudyError) -> FaceRecord:
+    if isinstance(face, UnderstudyError):
+        raise face
+    return face
 
 
 def _refuse_deleted(record: Record) -> None:

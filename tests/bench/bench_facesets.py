@@ -1,10 +1,13 @@
-"""How fast a faceset's stored formats are read and written, at the size of a large faceset."""
+"""How fast a faceset's stored formats are read and written, and its faces listed over gRPC, at the size of a large faceset."""
 
 from __future__ import annotations
 
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -24,7 +27,15 @@ from ml_common.facesets import (
     write_revision,
 )
 from ml_common.geometry import FaceType
+from services import facesets as faceset_service
+from services.kit.faceset_store import FacesetStore
+from tests.support.hosting import hosted
+from tests.support.revisions import store_revision
+from understudy.cli.values import pages
+from understudy.client import Client
+from understudy.v1 import faceset_service_pb2
 
+_FACESET = "projects/p/facesets/f"
 _FACES = 100_000
 _RECORDS = 1_000
 
@@ -81,6 +92,32 @@ def _large_table(records: list[FaceRecord], rng: np.random.Generator) -> Revisio
     return RevisionTable(copies)
 
 
+@contextmanager
+def _served(table: RevisionTable) -> Iterator[Client]:
+    """A client of a server that has ``table`` as its faceset."""
+    with tempfile.TemporaryDirectory() as folder, hosted(Path(folder), [faceset_service]) as server:
+        store_revision(FacesetStore(server.context.store, server.context.records), table, faceset=_FACESET)
+        yield server.client
+
+
+def _list_times(table: RevisionTable) -> dict[str, float]:
+    """Seconds of calls to ListFaces. The first one reads the revision; after that it is in the server's memory."""
+
+    def request(**what: str) -> faceset_service_pb2.ListFacesRequest:
+        return faceset_service_pb2.ListFacesRequest(parent=_FACESET, page_size=1000, **what)
+
+    with _served(table) as client:
+        list_faces = client.facesets.ListFaces
+        times = {"first_page": _best_s(lambda: list_faces(request()), 1)}
+        times["every_page"] = _best_s(lambda: list(pages(list_faces, request(order_by="sharpness desc"), "faces")), 1)
+        # One list for each column, every one of them new to the server.
+        times["any_column"] = max(
+            _best_s(lambda name=name: list_faces(request(filter="yaw_deg > 0.5", order_by=f"{name} desc")), 1)
+            for name in SCHEMA.names
+        )
+    return times
+
+
 def run() -> list[dict[str, object]]:
     """Rows {name, value, unit, baseline, ratio}; the baseline of the revision is the one second it may take."""
     rng = np.random.default_rng(0)
@@ -101,7 +138,11 @@ def run() -> list[dict[str, object]]:
         }
 
     per_record_us = 1e6 / len(records)
+    lists = _list_times(table)
     return [
+        {**row("", lists["any_column"], "s", 1.0), "name": "facesets.list_100k_s"},
+        row("list_100k_first_page", lists["first_page"], "s", 1.0),
+        row("list_100k_every_page", lists["every_page"], "s"),
         row("revision_write_100k", _best_s(lambda: write_revision(table), 3), "s", 1.0),
         row("revision_read_100k", _best_s(lambda: read_revision(data), 3), "s", 1.0),
         row("revision_frames_filter_100k", _best_s(lambda: table.frames(every_third), 3), "s"),

@@ -1,4 +1,4 @@
-"""Bringing listed pictures into a folder, with progress."""
+"""Bringing listed pictures and files into a folder, with progress."""
 
 from __future__ import annotations
 
@@ -14,7 +14,12 @@ from understudy.v1 import common_pb2
 
 
 def fetched_pictures(
-    options: Options, connection: Connection, project: str, manifest: common_pb2.ObjectRef, output: Path
+    options: Options,
+    connection: Connection,
+    project: str,
+    manifest: common_pb2.ObjectRef,
+    output: Path,
+    unit: str = "pictures",
 ) -> dict[str, Any]:
     """Fetches what ``output`` does not have yet; what to say of it beside the result of the work."""
     with shown(options) as shower:
@@ -24,7 +29,7 @@ def fetched_pictures(
             project,
             manifest,
             output,
-            lambda done, total: shower(SwapEvent("fetch", "progress", done=done, total=total, unit="pictures")),
+            lambda done, total: shower(SwapEvent("fetch", "progress", done=done, total=total, unit=unit)),
         )
-        shower(SwapEvent("fetch", "end", text=f"{fetched} pictures were fetched"))
+        shower(SwapEvent("fetch", "end", text=f"{fetched} {unit} were fetched"))
     return {"output": str(output), "fetched": fetched}

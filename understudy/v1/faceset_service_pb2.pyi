@@ -87,6 +87,7 @@ class Faceset(_message.Message):
     LABELS_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
+    DELETE_TIME_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """`projects/p/facesets/f`."""
     display_name: _builtins.str
@@ -115,6 +116,10 @@ class Faceset(_message.Message):
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was made."""
 
+    @_builtins.property
+    def delete_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was put into the project's trash; unset otherwise."""
+
     def __init__(
         self,
         *,
@@ -130,10 +135,11 @@ class Faceset(_message.Message):
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         etag: _builtins.str = ...,
+        delete_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "delete_time", b"delete_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["clip", b"clip", "create_time", b"create_time", "display_name", b"display_name", "etag", b"etag", "face_count", b"face_count", "face_type", b"face_type", "frame_count", b"frame_count", "labels", b"labels", "name", b"name", "revision", b"revision", "size_px", b"size_px", "trashed_count", b"trashed_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["clip", b"clip", "create_time", b"create_time", "delete_time", b"delete_time", "display_name", b"display_name", "etag", b"etag", "face_count", b"face_count", "face_type", b"face_type", "frame_count", b"frame_count", "labels", b"labels", "name", b"name", "revision", b"revision", "size_px", b"size_px", "trashed_count", b"trashed_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -252,10 +258,12 @@ class CreateFacesetRequest(_message.Message):
     faceset_id: _builtins.str
     """The f of `projects/p/facesets/f`."""
     request_id: _builtins.str
-    """Idempotency."""
+    """UUID4; not needed, since the fields tell."""
     @_builtins.property
     def faceset(self) -> Global___Faceset:
-        """Its fields."""
+        """Its fields: display_name, labels, clip, face_type, size_px; the others are ignored. Asked again with the same ones, it is
+        returned.
+        """
 
     def __init__(
         self,
@@ -304,22 +312,26 @@ class ListFacesetsRequest(_message.Message):
     PARENT_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    SHOW_DELETED_FIELD_NUMBER: _builtins.int
     parent: _builtins.str
     """`projects/p`."""
     page_size: _builtins.int
     """At most 1000; 0 means 100."""
     page_token: _builtins.str
     """From the page before."""
+    show_deleted: _builtins.bool
+    """Also those in the project's trash."""
     def __init__(
         self,
         *,
         parent: _builtins.str = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        show_deleted: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "parent", b"parent"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "parent", b"parent", "show_deleted", b"show_deleted"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -363,11 +375,11 @@ class UpdateFacesetRequest(_message.Message):
     UPDATE_MASK_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def faceset(self) -> Global___Faceset:
-        """Fields to set."""
+        """Fields to set. If it has an etag, that must be current."""
 
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
-        """Which."""
+        """Which: display_name, labels. Without it, those that are set."""
 
     def __init__(
         self,
@@ -385,7 +397,7 @@ Global___UpdateFacesetRequest: _TypeAlias = UpdateFacesetRequest  # noqa: Y015
 
 @_typing.final
 class DeleteFacesetRequest(_message.Message):
-    """Put a faceset into the project's trash."""
+    """Put a faceset into the project's trash. Nothing is removed: what reads it goes on, what would change it is refused."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -410,6 +422,28 @@ class DeleteFacesetRequest(_message.Message):
 Global___DeleteFacesetRequest: _TypeAlias = DeleteFacesetRequest  # noqa: Y015
 
 @_typing.final
+class UndeleteFacesetRequest(_message.Message):
+    """Take a faceset out of the project's trash."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """`projects/p/facesets/f`."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UndeleteFacesetRequest: _TypeAlias = UndeleteFacesetRequest  # noqa: Y015
+
+@_typing.final
 class ListFacesRequest(_message.Message):
     """List the faces of a revision in its order."""
 
@@ -422,6 +456,8 @@ class ListFacesRequest(_message.Message):
     VIEW_FIELD_NUMBER: _builtins.int
     FRAMES_FIELD_NUMBER: _builtins.int
     SHOW_TRASHED_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
+    ORDER_BY_FIELD_NUMBER: _builtins.int
     parent: _builtins.str
     """`projects/p/facesets/f`."""
     revision: _builtins.int
@@ -429,11 +465,17 @@ class ListFacesRequest(_message.Message):
     page_size: _builtins.int
     """At most 1000; 0 means 100."""
     page_token: _builtins.str
-    """From the page before; must go with the same revision and filter."""
+    """From the page before; must go with the same revision, frames, filter and order."""
     view: Global___FaceView.ValueType
     """How much."""
     show_trashed: _builtins.bool
     """Also those in the trash."""
+    filter: _builtins.str
+    """Which faces, by the revision's columns: `yaw_deg > 20 AND sharpness >= 100 AND NOT has_mask AND track_id = "t000001"`. One
+    that names `trashed` decides by itself about the trash. docs/api.md lists columns and operators.
+    """
+    order_by: _builtins.str
+    """Columns, each with `desc` where it falls: `yaw_deg desc, sharpness`. Equal faces, and all without it, stay in the revision's order."""
     @_builtins.property
     def frames(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.FrameRange]:
         """Only these frames; all when empty."""
@@ -448,10 +490,12 @@ class ListFacesRequest(_message.Message):
         view: Global___FaceView.ValueType = ...,
         frames: _abc.Iterable[_common_pb2.FrameRange] | None = ...,
         show_trashed: _builtins.bool = ...,
+        filter: _builtins.str = ...,
+        order_by: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["frames", b"frames", "page_size", b"page_size", "page_token", b"page_token", "parent", b"parent", "revision", b"revision", "show_trashed", b"show_trashed", "view", b"view"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "frames", b"frames", "order_by", b"order_by", "page_size", b"page_size", "page_token", b"page_token", "parent", b"parent", "revision", b"revision", "show_trashed", b"show_trashed", "view", b"view"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -475,7 +519,7 @@ class ListFacesResponse(_message.Message):
     """Faces in all that match."""
     @_builtins.property
     def faces(self) -> _containers.RepeatedCompositeFieldContainer[Global___Face]:
-        """In the revision's order."""
+        """In the revision's order, or in that of order_by."""
 
     def __init__(
         self,
@@ -590,7 +634,7 @@ class FaceUpdate(_message.Message):
 
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
-        """Which."""
+        """Which; one that is left out there but named here is emptied."""
 
     def __init__(
         self,
@@ -675,7 +719,7 @@ Global___RevisionResponse: _TypeAlias = RevisionResponse  # noqa: Y015
 
 @_typing.final
 class SortFacesetRequest(_message.Message):
-    """Order the faces."""
+    """Order the faces. Those that the method throws out go to the trash."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -684,6 +728,8 @@ class SortFacesetRequest(_message.Message):
     REVERSE_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    REFERENCE_FIELD_NUMBER: _builtins.int
+    TARGET_COUNT_FIELD_NUMBER: _builtins.int
     faceset: _builtins.str
     """`projects/p/facesets/f`."""
     method: _builtins.str
@@ -691,9 +737,13 @@ class SortFacesetRequest(_message.Message):
     reverse: _builtins.bool
     """Reverse it."""
     etag: _builtins.str
-    """If set, must be current."""
+    """If set, must be current, also when the work is done: nobody may have changed the faceset meanwhile."""
     request_id: _builtins.str
     """Idempotency."""
+    reference: _builtins.bool
+    """DeepFaceLab's own definition, its defects included, where ours differs."""
+    target_count: _builtins.int
+    """For methods that keep a target count (`best`, `best-faster`, `final`): how many; 0 means 2000."""
     def __init__(
         self,
         *,
@@ -702,10 +752,12 @@ class SortFacesetRequest(_message.Message):
         reverse: _builtins.bool = ...,
         etag: _builtins.str = ...,
         request_id: _builtins.str = ...,
+        reference: _builtins.bool = ...,
+        target_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "faceset", b"faceset", "method", b"method", "request_id", b"request_id", "reverse", b"reverse"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "faceset", b"faceset", "method", b"method", "reference", b"reference", "request_id", b"request_id", "reverse", b"reverse", "target_count", b"target_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -722,6 +774,7 @@ class SelectBestRequest(_message.Message):
     FASTER_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    REFERENCE_FIELD_NUMBER: _builtins.int
     faceset: _builtins.str
     """`projects/p/facesets/f`."""
     target_count: _builtins.int
@@ -729,9 +782,11 @@ class SelectBestRequest(_message.Message):
     faster: _builtins.bool
     """Judge sharpness by source size: quicker."""
     etag: _builtins.str
-    """If set, must be current."""
+    """If set, must be current, also when the work is done."""
     request_id: _builtins.str
     """Idempotency."""
+    reference: _builtins.bool
+    """DeepFaceLab's own definition, its defects included."""
     def __init__(
         self,
         *,
@@ -740,10 +795,11 @@ class SelectBestRequest(_message.Message):
         faster: _builtins.bool = ...,
         etag: _builtins.str = ...,
         request_id: _builtins.str = ...,
+        reference: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "faceset", b"faceset", "faster", b"faster", "request_id", b"request_id", "target_count", b"target_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "faceset", b"faceset", "faster", b"faster", "reference", b"reference", "request_id", b"request_id", "target_count", b"target_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -788,22 +844,26 @@ class FindDuplicatesRequest(_message.Message):
     FACESET_FIELD_NUMBER: _builtins.int
     STRENGTH_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
     faceset: _builtins.str
     """`projects/p/facesets/f`."""
     strength: _builtins.int
     """1 (only the same picture) to 4 (loosely alike)."""
     request_id: _builtins.str
     """Idempotency."""
+    etag: _builtins.str
+    """If set, must be current, also when the work is done."""
     def __init__(
         self,
         *,
         faceset: _builtins.str = ...,
         strength: _builtins.int = ...,
         request_id: _builtins.str = ...,
+        etag: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["faceset", b"faceset", "request_id", b"request_id", "strength", b"strength"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "faceset", b"faceset", "request_id", b"request_id", "strength", b"strength"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -952,7 +1012,7 @@ class RevertFacesetRequest(_message.Message):
     faceset: _builtins.str
     """`projects/p/facesets/f`."""
     revision: _builtins.int
-    """Which."""
+    """Which; 0 undoes the latest change, and called again, the one before that."""
     etag: _builtins.str
     """If set, must be current."""
     request_id: _builtins.str
@@ -1109,7 +1169,9 @@ Global___FacesetSnapshot: _TypeAlias = FacesetSnapshot  # noqa: Y015
 
 @_typing.final
 class ImportFacesetRequest(_message.Message):
-    """Read another tool's faceset."""
+    """Read a faceset that lies in files: DeepFaceLab's JPEGs or its faceset.pak, or what ExportFaceset wrote as `plain`. A file that cannot be
+    read is a failed item by its name, and the rest goes on.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1117,15 +1179,34 @@ class ImportFacesetRequest(_message.Message):
     FACESET_ID_FIELD_NUMBER: _builtins.int
     FILES_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    MANIFEST_FIELD_NUMBER: _builtins.int
+    CLIP_FIELD_NUMBER: _builtins.int
+    FRAME_OFFSET_FIELD_NUMBER: _builtins.int
+    FACE_TYPE_FIELD_NUMBER: _builtins.int
+    SIZE_PX_FIELD_NUMBER: _builtins.int
     parent: _builtins.str
     """`projects/p`."""
     faceset_id: _builtins.str
     """New faceset's id."""
     request_id: _builtins.str
     """Idempotency."""
+    clip: _builtins.str
+    """The clip whose frames the faces are from, `projects/p/clips/c`; may be empty."""
+    frame_offset: _builtins.int
+    """Added to the number that stands in the name of a face's frame: DeepFaceLab counts the frames of a video from 1, a clip from 0."""
+    face_type: _face_pb2.FaceType.ValueType
+    """For files that are whole frames with landmarks (`mark_only`): how the face is cut out. Unspecified is FACE_TYPE_WHOLE."""
+    size_px: _builtins.int
+    """Likewise: the side of the crop; 0 is 512."""
     @_builtins.property
     def files(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.ObjectRef]:
-        """Uploaded files: JPEGs with embedded metadata, or one faceset.pak."""
+        """Uploaded files: one faceset.pak, or at most 1000 JPEGs with embedded metadata, in order. More, and files with names, come as manifest."""
+
+    @_builtins.property
+    def manifest(self) -> _common_pb2.ObjectRef:
+        """Instead of files: an uploaded JSON list of them, `{"schema": 1, "files": [{"name": "00012_0.jpg", "uri": "..."}]}`, as ExportFaceset
+        writes it. Faces keep its order; the folder in a name (`anna/00012_0.jpg`) is the face's person.
+        """
 
     def __init__(
         self,
@@ -1134,40 +1215,101 @@ class ImportFacesetRequest(_message.Message):
         faceset_id: _builtins.str = ...,
         files: _abc.Iterable[_common_pb2.ObjectRef] | None = ...,
         request_id: _builtins.str = ...,
+        manifest: _common_pb2.ObjectRef | None = ...,
+        clip: _builtins.str = ...,
+        frame_offset: _builtins.int = ...,
+        face_type: _face_pb2.FaceType.ValueType = ...,
+        size_px: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["manifest", b"manifest"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["faceset_id", b"faceset_id", "files", b"files", "parent", b"parent", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["clip", b"clip", "face_type", b"face_type", "faceset_id", b"faceset_id", "files", b"files", "frame_offset", b"frame_offset", "manifest", b"manifest", "parent", b"parent", "request_id", b"request_id", "size_px", b"size_px"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ImportFacesetRequest: _TypeAlias = ImportFacesetRequest  # noqa: Y015
 
 @_typing.final
+class ImportFacesetResponse(_message.Message):
+    """A faceset that was read."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FACESET_FIELD_NUMBER: _builtins.int
+    UNPLACED_COUNT_FIELD_NUMBER: _builtins.int
+    RENUMBERED_COUNT_FIELD_NUMBER: _builtins.int
+    CUT_COUNT_FIELD_NUMBER: _builtins.int
+    WARNINGS_FIELD_NUMBER: _builtins.int
+    unplaced_count: _builtins.int
+    """Faces that do not say where in their frame they are: good to train on, not to be merged back."""
+    renumbered_count: _builtins.int
+    """Faces whose frame has no number, or whose place in it another face has: they were numbered anew."""
+    cut_count: _builtins.int
+    """Whole frames that a face was cut out of."""
+    @_builtins.property
+    def faceset(self) -> Global___Faceset:
+        """The new faceset."""
+
+    @_builtins.property
+    def warnings(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What a person should know of it, one sentence each."""
+
+    def __init__(
+        self,
+        *,
+        faceset: Global___Faceset | None = ...,
+        unplaced_count: _builtins.int = ...,
+        renumbered_count: _builtins.int = ...,
+        cut_count: _builtins.int = ...,
+        warnings: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["faceset", b"faceset"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cut_count", b"cut_count", "faceset", b"faceset", "renumbered_count", b"renumbered_count", "unplaced_count", b"unplaced_count", "warnings", b"warnings"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ImportFacesetResponse: _TypeAlias = ImportFacesetResponse  # noqa: Y015
+
+@_typing.final
 class ExportFacesetRequest(_message.Message):
-    """Write a faceset for another tool."""
+    """Write a faceset for another tool. Faces in the trash stay behind."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     FACESET_FIELD_NUMBER: _builtins.int
     FORMAT_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    SORTED_NAMES_FIELD_NUMBER: _builtins.int
+    PERSON_FOLDERS_FIELD_NUMBER: _builtins.int
     faceset: _builtins.str
     """`projects/p/facesets/f`."""
     format: _builtins.str
-    """`dfl-jpg`, `dfl-pak`, `plain`."""
+    """`dfl-jpg` (JPEGs with embedded metadata), `dfl-pak` (one faceset.pak), `dfl-meta` (a meta.dat of the files that `dfl-jpg` names),
+    `plain` (pictures as they are, sidecars as JSON, masks).
+    """
     request_id: _builtins.str
     """Idempotency."""
+    revision: _builtins.int
+    """0 for the one in force."""
+    sorted_names: _builtins.bool
+    """Name files by their place in the revision (`00000.jpg`), as DeepFaceLab's sorting does; otherwise by frame and face (`00012_0.jpg`)."""
+    person_folders: _builtins.bool
+    """Put the faces of each person into a folder of theirs. A pak keeps persons in any case."""
     def __init__(
         self,
         *,
         faceset: _builtins.str = ...,
         format: _builtins.str = ...,
         request_id: _builtins.str = ...,
+        revision: _builtins.int = ...,
+        sorted_names: _builtins.bool = ...,
+        person_folders: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["faceset", b"faceset", "format", b"format", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["faceset", b"faceset", "format", b"format", "person_folders", b"person_folders", "request_id", b"request_id", "revision", b"revision", "sorted_names", b"sorted_names"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1180,19 +1322,121 @@ class ExportFacesetResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     MANIFEST_FIELD_NUMBER: _builtins.int
+    FACE_COUNT_FIELD_NUMBER: _builtins.int
+    ENCODED_COUNT_FIELD_NUMBER: _builtins.int
+    SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    WARNINGS_FIELD_NUMBER: _builtins.int
+    face_count: _builtins.int
+    """Faces in them."""
+    encoded_count: _builtins.int
+    """Faces whose lossless picture had to become a JPEG of quality 100."""
+    size_bytes: _builtins.int
+    """Bytes of all files."""
     @_builtins.property
     def manifest(self) -> _common_pb2.ObjectRef:
-        """Lists them."""
+        """JSON list of them in the revision's order, `{"schema": 1, "files": [{"name", "uri", "sha256", "size_bytes"}]}`."""
+
+    @_builtins.property
+    def warnings(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What a person should know of it, one sentence each."""
 
     def __init__(
         self,
         *,
         manifest: _common_pb2.ObjectRef | None = ...,
+        face_count: _builtins.int = ...,
+        encoded_count: _builtins.int = ...,
+        size_bytes: _builtins.int = ...,
+        warnings: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["manifest", b"manifest"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["manifest", b"manifest"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["encoded_count", b"encoded_count", "face_count", b"face_count", "manifest", b"manifest", "size_bytes", b"size_bytes", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ExportFacesetResponse: _TypeAlias = ExportFacesetResponse  # noqa: Y015
+
+@_typing.final
+class RestoreMetadataRequest(_message.Message):
+    """Take pictures back that were exported and then edited by other programs: same names, any size, any picture format. Landmarks, matrices,
+    masks and labels stay those of the faceset. A picture that was mirrored, turned or cropped is refused by its name.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FACESET_FIELD_NUMBER: _builtins.int
+    MANIFEST_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    SORTED_NAMES_FIELD_NUMBER: _builtins.int
+    faceset: _builtins.str
+    """`projects/p/facesets/f`."""
+    etag: _builtins.str
+    """If set, must be current, also when the work is done."""
+    request_id: _builtins.str
+    """Idempotency."""
+    revision: _builtins.int
+    """The revision that was exported; 0 for the one in force. Matters to files that were named by their place in it."""
+    sorted_names: _builtins.bool
+    """Whether the files were named so."""
+    @_builtins.property
+    def manifest(self) -> _common_pb2.ObjectRef:
+        """An uploaded JSON list of the edited pictures, as in ImportFacesetRequest."""
+
+    def __init__(
+        self,
+        *,
+        faceset: _builtins.str = ...,
+        manifest: _common_pb2.ObjectRef | None = ...,
+        etag: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        revision: _builtins.int = ...,
+        sorted_names: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["manifest", b"manifest"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "faceset", b"faceset", "manifest", b"manifest", "request_id", b"request_id", "revision", b"revision", "sorted_names", b"sorted_names"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RestoreMetadataRequest: _TypeAlias = RestoreMetadataRequest  # noqa: Y015
+
+@_typing.final
+class RestoreMetadataResponse(_message.Message):
+    """The faceset with the edited pictures."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FACESET_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    REPLACED_COUNT_FIELD_NUMBER: _builtins.int
+    UNCHANGED_COUNT_FIELD_NUMBER: _builtins.int
+    replaced_count: _builtins.int
+    """Faces that have another picture now."""
+    unchanged_count: _builtins.int
+    """Pictures that had not been edited."""
+    @_builtins.property
+    def faceset(self) -> Global___Faceset:
+        """The faceset after the change."""
+
+    @_builtins.property
+    def revision(self) -> Global___FacesetRevision:
+        """The revision that was made; the one in force when nothing was edited."""
+
+    def __init__(
+        self,
+        *,
+        faceset: Global___Faceset | None = ...,
+        revision: Global___FacesetRevision | None = ...,
+        replaced_count: _builtins.int = ...,
+        unchanged_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["faceset", b"faceset", "revision", b"revision"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["faceset", b"faceset", "replaced_count", b"replaced_count", "revision", b"revision", "unchanged_count", b"unchanged_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RestoreMetadataResponse: _TypeAlias = RestoreMetadataResponse  # noqa: Y015

@@ -62,6 +62,11 @@ class FacesetServiceStub:
                 request_serializer=understudy_dot_v1_dot_faceset__service__pb2.DeleteFacesetRequest.SerializeToString,
                 response_deserializer=google_dot_protobuf_dot_empty__pb2.Empty.FromString,
                 _registered_method=True)
+        self.UndeleteFaceset = channel.unary_unary(
+                '/understudy.v1.FacesetService/UndeleteFaceset',
+                request_serializer=understudy_dot_v1_dot_faceset__service__pb2.UndeleteFacesetRequest.SerializeToString,
+                response_deserializer=understudy_dot_v1_dot_faceset__service__pb2.Faceset.FromString,
+                _registered_method=True)
         self.ListFaces = channel.unary_unary(
                 '/understudy.v1.FacesetService/ListFaces',
                 request_serializer=understudy_dot_v1_dot_faceset__service__pb2.ListFacesRequest.SerializeToString,
@@ -147,6 +152,11 @@ class FacesetServiceStub:
                 request_serializer=understudy_dot_v1_dot_faceset__service__pb2.ExportFacesetRequest.SerializeToString,
                 response_deserializer=google_dot_longrunning_dot_operations__pb2.Operation.FromString,
                 _registered_method=True)
+        self.RestoreMetadata = channel.unary_unary(
+                '/understudy.v1.FacesetService/RestoreMetadata',
+                request_serializer=understudy_dot_v1_dot_faceset__service__pb2.RestoreMetadataRequest.SerializeToString,
+                response_deserializer=google_dot_longrunning_dot_operations__pb2.Operation.FromString,
+                _registered_method=True)
 
 
 class FacesetServiceServicer:
@@ -183,6 +193,13 @@ class FacesetServiceServicer:
 
     def DeleteFaceset(self, request, context):
         """Puts a faceset into the project's trash.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UndeleteFaceset(self, request, context):
+        """Takes a faceset out of the project's trash.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -294,7 +311,7 @@ class FacesetServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ImportFaceset(self, request, context):
-        """Reads another tool's faceset. Response Faceset, metadata OperationMetadata.
+        """Reads another tool's faceset. Response ImportFacesetResponse, metadata OperationMetadata.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -302,6 +319,13 @@ class FacesetServiceServicer:
 
     def ExportFaceset(self, request, context):
         """Writes a faceset for another tool. Response ExportFacesetResponse, metadata OperationMetadata.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RestoreMetadata(self, request, context):
+        """Takes edited pictures back. Response RestoreMetadataResponse, metadata OperationMetadata.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -334,6 +358,11 @@ def add_FacesetServiceServicer_to_server(servicer, server):
                     servicer.DeleteFaceset,
                     request_deserializer=understudy_dot_v1_dot_faceset__service__pb2.DeleteFacesetRequest.FromString,
                     response_serializer=google_dot_protobuf_dot_empty__pb2.Empty.SerializeToString,
+            ),
+            'UndeleteFaceset': grpc.unary_unary_rpc_method_handler(
+                    servicer.UndeleteFaceset,
+                    request_deserializer=understudy_dot_v1_dot_faceset__service__pb2.UndeleteFacesetRequest.FromString,
+                    response_serializer=understudy_dot_v1_dot_faceset__service__pb2.Faceset.SerializeToString,
             ),
             'ListFaces': grpc.unary_unary_rpc_method_handler(
                     servicer.ListFaces,
@@ -418,6 +447,11 @@ def add_FacesetServiceServicer_to_server(servicer, server):
             'ExportFaceset': grpc.unary_unary_rpc_method_handler(
                     servicer.ExportFaceset,
                     request_deserializer=understudy_dot_v1_dot_faceset__service__pb2.ExportFacesetRequest.FromString,
+                    response_serializer=google_dot_longrunning_dot_operations__pb2.Operation.SerializeToString,
+            ),
+            'RestoreMetadata': grpc.unary_unary_rpc_method_handler(
+                    servicer.RestoreMetadata,
+                    request_deserializer=understudy_dot_v1_dot_faceset__service__pb2.RestoreMetadataRequest.FromString,
                     response_serializer=google_dot_longrunning_dot_operations__pb2.Operation.SerializeToString,
             ),
     }
@@ -557,6 +591,33 @@ class FacesetService:
             '/understudy.v1.FacesetService/DeleteFaceset',
             understudy_dot_v1_dot_faceset__service__pb2.DeleteFacesetRequest.SerializeToString,
             google_dot_protobuf_dot_empty__pb2.Empty.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UndeleteFaceset(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/understudy.v1.FacesetService/UndeleteFaceset',
+            understudy_dot_v1_dot_faceset__service__pb2.UndeleteFacesetRequest.SerializeToString,
+            understudy_dot_v1_dot_faceset__service__pb2.Faceset.FromString,
             options,
             channel_credentials,
             insecure,
@@ -1015,6 +1076,33 @@ class FacesetService:
             target,
             '/understudy.v1.FacesetService/ExportFaceset',
             understudy_dot_v1_dot_faceset__service__pb2.ExportFacesetRequest.SerializeToString,
+            google_dot_longrunning_dot_operations__pb2.Operation.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RestoreMetadata(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/understudy.v1.FacesetService/RestoreMetadata',
+            understudy_dot_v1_dot_faceset__service__pb2.RestoreMetadataRequest.SerializeToString,
             google_dot_longrunning_dot_operations__pb2.Operation.FromString,
             options,
             channel_credentials,

@@ -47,6 +47,8 @@ class FacesetServiceStub:
     """Changes a faceset's own fields."""
     DeleteFaceset: _grpc.UnaryUnaryMultiCallable[_faceset_service_pb2.DeleteFacesetRequest, _empty_pb2.Empty]
     """Puts a faceset into the project's trash."""
+    UndeleteFaceset: _grpc.UnaryUnaryMultiCallable[_faceset_service_pb2.UndeleteFacesetRequest, _faceset_service_pb2.Faceset]
+    """Takes a faceset out of the project's trash."""
     ListFaces: _grpc.UnaryUnaryMultiCallable[_faceset_service_pb2.ListFacesRequest, _faceset_service_pb2.ListFacesResponse]
     """Lists the faces of a revision in its order."""
     GetFace: _grpc.UnaryUnaryMultiCallable[_faceset_service_pb2.GetFaceRequest, _faceset_service_pb2.Face]
@@ -78,9 +80,11 @@ class FacesetServiceStub:
     SnapshotFaceset: _grpc.UnaryUnaryMultiCallable[_faceset_service_pb2.SnapshotFacesetRequest, _operations_pb2.Operation]
     """Packs a revision for training. Response FacesetSnapshot, metadata OperationMetadata."""
     ImportFaceset: _grpc.UnaryUnaryMultiCallable[_faceset_service_pb2.ImportFacesetRequest, _operations_pb2.Operation]
-    """Reads another tool's faceset. Response Faceset, metadata OperationMetadata."""
+    """Reads another tool's faceset. Response ImportFacesetResponse, metadata OperationMetadata."""
     ExportFaceset: _grpc.UnaryUnaryMultiCallable[_faceset_service_pb2.ExportFacesetRequest, _operations_pb2.Operation]
     """Writes a faceset for another tool. Response ExportFacesetResponse, metadata OperationMetadata."""
+    RestoreMetadata: _grpc.UnaryUnaryMultiCallable[_faceset_service_pb2.RestoreMetadataRequest, _operations_pb2.Operation]
+    """Takes edited pictures back. Response RestoreMetadataResponse, metadata OperationMetadata."""
 
 @_typing.type_check_only
 class FacesetServiceAsyncStub(FacesetServiceStub):
@@ -97,6 +101,8 @@ class FacesetServiceAsyncStub(FacesetServiceStub):
     """Changes a faceset's own fields."""
     DeleteFaceset: _aio.UnaryUnaryMultiCallable[_faceset_service_pb2.DeleteFacesetRequest, _empty_pb2.Empty]  # type: ignore[assignment]
     """Puts a faceset into the project's trash."""
+    UndeleteFaceset: _aio.UnaryUnaryMultiCallable[_faceset_service_pb2.UndeleteFacesetRequest, _faceset_service_pb2.Faceset]  # type: ignore[assignment]
+    """Takes a faceset out of the project's trash."""
     ListFaces: _aio.UnaryUnaryMultiCallable[_faceset_service_pb2.ListFacesRequest, _faceset_service_pb2.ListFacesResponse]  # type: ignore[assignment]
     """Lists the faces of a revision in its order."""
     GetFace: _aio.UnaryUnaryMultiCallable[_faceset_service_pb2.GetFaceRequest, _faceset_service_pb2.Face]  # type: ignore[assignment]
@@ -128,9 +134,11 @@ class FacesetServiceAsyncStub(FacesetServiceStub):
     SnapshotFaceset: _aio.UnaryUnaryMultiCallable[_faceset_service_pb2.SnapshotFacesetRequest, _operations_pb2.Operation]  # type: ignore[assignment]
     """Packs a revision for training. Response FacesetSnapshot, metadata OperationMetadata."""
     ImportFaceset: _aio.UnaryUnaryMultiCallable[_faceset_service_pb2.ImportFacesetRequest, _operations_pb2.Operation]  # type: ignore[assignment]
-    """Reads another tool's faceset. Response Faceset, metadata OperationMetadata."""
+    """Reads another tool's faceset. Response ImportFacesetResponse, metadata OperationMetadata."""
     ExportFaceset: _aio.UnaryUnaryMultiCallable[_faceset_service_pb2.ExportFacesetRequest, _operations_pb2.Operation]  # type: ignore[assignment]
     """Writes a faceset for another tool. Response ExportFacesetResponse, metadata OperationMetadata."""
+    RestoreMetadata: _aio.UnaryUnaryMultiCallable[_faceset_service_pb2.RestoreMetadataRequest, _operations_pb2.Operation]  # type: ignore[assignment]
+    """Takes edited pictures back. Response RestoreMetadataResponse, metadata OperationMetadata."""
 
 class FacesetServiceServicer:
     """Curation."""
@@ -169,6 +177,13 @@ class FacesetServiceServicer:
         context: _ServicerContext,
     ) -> _typing.Union[_empty_pb2.Empty, _abc.Awaitable[_empty_pb2.Empty]]:
         """Puts a faceset into the project's trash."""
+
+    def UndeleteFaceset(
+        self,
+        request: _faceset_service_pb2.UndeleteFacesetRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_faceset_service_pb2.Faceset, _abc.Awaitable[_faceset_service_pb2.Faceset]]:
+        """Takes a faceset out of the project's trash."""
 
     def ListFaces(
         self,
@@ -280,7 +295,7 @@ class FacesetServiceServicer:
         request: _faceset_service_pb2.ImportFacesetRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_operations_pb2.Operation, _abc.Awaitable[_operations_pb2.Operation]]:
-        """Reads another tool's faceset. Response Faceset, metadata OperationMetadata."""
+        """Reads another tool's faceset. Response ImportFacesetResponse, metadata OperationMetadata."""
 
     def ExportFaceset(
         self,
@@ -288,5 +303,12 @@ class FacesetServiceServicer:
         context: _ServicerContext,
     ) -> _typing.Union[_operations_pb2.Operation, _abc.Awaitable[_operations_pb2.Operation]]:
         """Writes a faceset for another tool. Response ExportFacesetResponse, metadata OperationMetadata."""
+
+    def RestoreMetadata(
+        self,
+        request: _faceset_service_pb2.RestoreMetadataRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_operations_pb2.Operation, _abc.Awaitable[_operations_pb2.Operation]]:
+        """Takes edited pictures back. Response RestoreMetadataResponse, metadata OperationMetadata."""
 
 def add_FacesetServiceServicer_to_server(servicer: FacesetServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

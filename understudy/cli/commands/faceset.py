@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from understudy.cli.commands import faceset_edits
+from understudy.cli.commands import faceset_curation, faceset_edits, faceset_sorting
 from understudy.cli.extraction import crop_options, extraction_message, finding_options
 from understudy.cli.options import Options, pass_options, shared_options
 from understudy.cli.values import frames_option, pages, project_option, resource
@@ -25,17 +25,20 @@ def faceset() -> None:
         understudy faceset extract footage-1a2b3c4d --project shot-010
         understudy faceset faces footage-1a2b3c4d --frames 100-200 --project shot-010
         understudy faceset reextract footage-1a2b3c4d --missing --min-score 0.3 --project shot-010
+        understudy faceset sort footage-1a2b3c4d --by blur --project shot-010
     """
 
 
-for _edit in (
+for _part in (
     faceset_edits.align,
     faceset_edits.reextract,
     faceset_edits.smooth,
     faceset_edits.select,
     faceset_edits.debug,
+    *faceset_curation.COMMANDS,
+    *faceset_sorting.COMMANDS,
 ):
-    faceset.add_command(_edit)
+    faceset.add_command(_part)
 
 
 @faceset.command()
@@ -107,9 +110,10 @@ def extract(
 
 @faceset.command("list")
 @project_option()
+@click.option("--deleted", is_flag=True, help="Also those in the trash.")
 @shared_options(hidden=True)
 @pass_options
-def list_(options: Options, project: str) -> None:
+def list_(options: Options, project: str, deleted: bool) -> None:
     """List the facesets of a project.
 
     \b
@@ -120,7 +124,7 @@ def list_(options: Options, project: str) -> None:
     from understudy.cli.plain import plain
     from understudy.v1 import faceset_service_pb2
 
-    request = faceset_service_pb2.ListFacesetsRequest(parent=project)
+    request = faceset_service_pb2.ListFacesetsRequest(parent=project, show_deleted=deleted)
     with connected(options) as connection:
         found = [plain(item) for item in pages(connection.client.facesets.ListFacesets, request, "facesets")]
     columns = {
@@ -163,6 +167,10 @@ def show_(options: Options, name: str, project: str) -> None:
     "--revision", type=click.IntRange(0), default=0, help="An older state; 0 for the one in force.  [default: 0]"
 )
 @click.option("--trashed", is_flag=True, help="Also faces in the trash.")
+@click.option(
+    "--filter", "filter_", default="", metavar="FILTER", help="Faces that it lets through: 'yaw_deg > 60 AND has_mask'."
+)
+@click.option("--order-by", default="", metavar="COLUMNS", help="Another order: 'yaw_deg desc, sharpness'.")
 @click.option("--limit", type=click.IntRange(0), default=100, show_default=True, help="At most so many; 0 for all.")
 @click.option("--full", is_flag=True, help="Everything that is known of each face (landmarks, matrices), with --json.")
 @shared_options(hidden=True)
@@ -174,13 +182,16 @@ def faces(
     ranges: list[common_pb2.FrameRange],
     revision: int,
     trashed: bool,
+    filter_: str,
+    order_by: str,
     limit: int,
     full: bool,
 ) -> None:
-    """List the faces of a faceset in its order.
+    """List the faces of a faceset, in its order or another. Looking changes nothing: `sort` does.
 
     \b
         understudy faceset faces footage-1a2b3c4d --frames 100-200 --project shot-010
+        understudy faceset faces footage-1a2b3c4d --filter 'sharpness < 50' --order-by 'yaw_deg desc' --project shot-010
     """
     from understudy.cli.connection import connected
     from understudy.cli.output import show_list
@@ -192,6 +203,8 @@ def faces(
         revision=revision,
         frames=ranges,
         show_trashed=trashed,
+        filter=filter_,
+        order_by=order_by,
         view=faceset_service_pb2.FACE_VIEW_FULL if full else faceset_service_pb2.FACE_VIEW_BASIC,
     )
     with connected(options) as connection:
